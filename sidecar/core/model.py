@@ -1,0 +1,107 @@
+"""The values that flow from the kernel to the store. Sizes are bytes, times are seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Metric = Literal["working-set", "usage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessId:
+    """A process for certain: PIDs are reused, the pair of PID and start time is not.
+
+    ``start_ticks`` is field 22 of /proc/PID/stat: clock ticks after boot (proc(5)).
+    """
+
+    pid: int
+    start_ticks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process of a watched container. ``name`` is its comm, at most 15 bytes, chosen by the program."""
+
+    id: ProcessId
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Container:
+    """Processes that share a memory cgroup, oldest first. ``key`` is the cgroup's path as this process sees it."""
+
+    key: str
+    name: str
+    processes: tuple[Process, ...]
+
+    @property
+    def main(self) -> Process:
+        """The oldest process: what the container was started for."""
+        return self.processes[0]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What one read of a memory cgroup tells.
+
+    ``limit_bytes`` is None without a limit; ``oom_kills`` is None where the kernel doesn't say.
+    ``inactive_file_bytes`` is page cache that the kernel can drop at once.
+    """
+
+    usage_bytes: int
+    inactive_file_bytes: int
+    limit_bytes: int | None
+    oom_kills: int | None
+
+    @property
+    def working_set_bytes(self) -> int:
+        """Usage without inactive page cache, as the kubelet counts it."""
+        return max(0, self.usage_bytes - self.inactive_file_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A reading and the moment it was taken, on the monotonic clock."""
+
+    at_s: float
+    reading: Reading
+
+    def metric_bytes(self, metric: Metric) -> int:
+        """The number that is held against the limit."""
+        return self.reading.working_set_bytes if metric == "working-set" else self.reading.usage_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Where the dumps come from; None where nobody told."""
+
+    cluster: str | None
+    namespace: str
+    pod: str
+    node: str | None
+    image: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoProgram:
+    """What the executable of a Go process says of itself (``debug/buildinfo``)."""
+
+    go_version: str
+    build_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileFile:
+    """A verified profile as it lies in the spool and will lie in the store."""
+
+    name: str
+    kind: str
+    port: int | None
+    size_bytes: int
+    sha256: str
+    samples: int | None
+    taken_at: str
+    duration_s: float

@@ -1,0 +1,1 @@
+"""The resident part: sampling loop, scout, captures and upload supervision."""
