@@ -28,12 +28,20 @@ class TargetGoneError(OomHeapDumperError):
     """The process or its cgroup no longer exists."""
 
 
+class TargetReadError(OomHeapDumperError):
+    """The kernel answered, but not with what its documentation promises, or the read failed."""
+
+
 class NotPermittedError(OomHeapDumperError):
     """The kernel refused to show something of another process."""
 
 
 class PprofError(OomHeapDumperError):
     """A pprof endpoint gave no usable profile; the message says why."""
+
+
+class EmptyProfileError(PprofError):
+    """The profile is sound but has no samples: the program's first collection is still to come."""
 
 
 class SpoolError(OomHeapDumperError):

@@ -9,21 +9,15 @@ Metric = Literal["working-set", "usage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessId:
-    """A process for certain: PIDs are reused, the pair of PID and start time is not.
+class Process:
+    """A process of a watched container: PIDs are reused, the pair of PID and creation time is not.
 
-    ``start_ticks`` is field 22 of /proc/PID/stat: clock ticks after boot (proc(5)).
+    ``created_at_s`` is in seconds of the epoch as told when the process was first seen. ``name`` is chosen by the
+    program: never print or store it unescaped.
     """
 
     pid: int
-    start_ticks: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Process:
-    """A process of a watched container. ``name`` is its comm, at most 15 bytes, chosen by the program."""
-
-    id: ProcessId
+    created_at_s: float
     name: str
     uid: int
     gid: int

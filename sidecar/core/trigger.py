@@ -102,7 +102,9 @@ def step(policy: TriggerPolicy, state: TriggerState, sample: Sample) -> tuple[Tr
     value = sample.metric_bytes(policy.metric)
     if value < limit * policy.rearm_ratio:
         ended = state.in_incident
-        return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None), Verdict(incident_ended=ended)
+        return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None), Verdict(
+            incident_ended=ended
+        )
     if value < limit * policy.critical_ratio:
         return state, Verdict()
     began = not state.in_incident

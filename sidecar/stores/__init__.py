@@ -60,6 +60,13 @@ class Store(Protocol):
         ...
 
 
+def location(settings: StoreSettings) -> str:
+    """What a person calls the place that the settings name, without opening it."""
+    if settings.bucket:
+        return "/".join(part for part in (f"s3://{settings.bucket}", settings.prefix) if part)
+    return str(settings.directory / settings.prefix) if settings.prefix else str(settings.directory)
+
+
 def open_store(settings: StoreSettings) -> Store:
     """The store that the settings ask for. Touches neither network nor disk yet."""
     if settings.bucket:

@@ -1,0 +1,78 @@
+"""The command line: finds the subcommand, runs it, and owns the exit code.
+
+Subcommands are imported when they are called, so that the resident ``watch`` carries nothing of the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from sidecar import __version__
+from sidecar.errors import OomHeapDumperError
+
+_COMMANDS = {
+    "watch": ("sidecar.commands.watch", "Watch the pod's containers and dump before the OOM killer comes."),
+    "check": ("sidecar.commands.check", "Show what would be watched, and what is missing."),
+    "dump": ("sidecar.commands.dump", "Take a dump now, once."),
+    "list": ("sidecar.commands.list_dumps", "List the dumps, newest first."),
+    "get": ("sidecar.commands.get_dump", "Fetch a dump and say how to open it."),
+    "health": ("sidecar.commands.health", "Tell whether the watch is alive: its last successful sample."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group that imports a subcommand's module only to run it."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)  # noqa: S101 -- narrows what import_module can't type
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="oom-heap-dumper")
+def root() -> None:
+    """Save a Go program's heap profile before the OOM killer takes the program.
+
+    In a pod: run `watch` beside the app, with shareProcessNamespace: true. At your desk: `list` and `get`.
+    """
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        outcome = root.main(arguments, prog_name="oom-heap-dumper", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
+    except click.ClickException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except OomHeapDumperError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
+        return 141
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"oom-heap-dumper: {' '.join(message.split())}", err=True)
+    return code

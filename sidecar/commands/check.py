@@ -1,0 +1,165 @@
+"""``oom-heap-dumper check``: what would be watched, what is missing, and the lines that mend it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from sidecar.core.keys import join_key, pod_path
+from sidecar.core.model import Container, Reading
+from sidecar.core.quantities import format_bytes
+from sidecar.core.trigger import threshold_bytes
+from sidecar.errors import OomHeapDumperError, StoreError
+from sidecar.kernel import cgroup, rights
+from sidecar.kernel.processes import ProcessTable
+from sidecar.kernel.rights import Right
+from sidecar.logs import printable
+from sidecar.options import watch_options
+from sidecar.settings import Settings
+from sidecar.stores import open_store
+from sidecar.watch.endpoints import Endpoints
+
+_PROC = Path("/proc")
+_PROBE_NAME = ".write-probe"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finding:
+    """What was found of one container; ``problems`` end the check with exit code 1."""
+
+    name: str
+    processes: list[str]
+    memory_source: str | None
+    usage_bytes: int | None
+    working_set_bytes: int | None
+    limit_bytes: int | None
+    threshold_bytes: int | None
+    pprof: list[str]
+    rights: dict[str, bool]
+    problems: list[str]
+    remedy: list[str]
+
+
+@click.command("check")
+@click.option("--output", "-o", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--skip-store", is_flag=True, help="Don't try to write to the store.")
+@watch_options
+def command(settings: Settings, output: str, *, skip_store: bool) -> None:
+    """Show what would be watched, at what threshold, which port answers, and which rights are missing.
+
+    Exit code 0 if all is well, 1 if something would keep a dump from being taken or stored.
+    """
+    findings, general = _find(settings), []
+    if not findings:
+        general.append("no other container is visible: set shareProcessNamespace: true in the pod's spec")
+    store = None if skip_store else _probe_store(settings)
+    if store:
+        general.append(store)
+    ok = not general and not any(finding.problems for finding in findings)
+    if output == "json":
+        document = {"ok": ok, "containers": [asdict(finding) for finding in findings], "problems": general}
+        click.echo(json.dumps(document, indent=2))
+    else:
+        for finding in findings:
+            _print(finding)
+        if not skip_store:
+            click.echo(f"store      {'FAILED' if store else 'ok'}: {open_store(settings.store).location}")
+        for problem in general:
+            click.echo(f"PROBLEM    {printable(problem)}")
+        click.echo("all is well" if ok else "something is missing, see PROBLEM above")
+    if not ok:
+        raise SystemExit(1)
+
+
+def _find(settings: Settings) -> list[_Finding]:
+    table = ProcessTable(_PROC, pids=settings.targets.pids, container_name=settings.targets.container_name)
+    containers = table.scan()
+    endpoints = Endpoints(_PROC, settings.pprof)
+    endpoints.refresh(containers, time.monotonic())
+    try:
+        return [_examine(settings, endpoints, container) for container in containers]
+    finally:
+        endpoints.close()
+
+
+def _examine(settings: Settings, endpoints: Endpoints, container: Container) -> _Finding:
+    problems: list[str] = []
+    source, reading = _read(settings, container, problems)
+    limit = reading.limit_bytes if reading else settings.targets.limit_bytes
+    if limit is None:
+        problems.append("no memory limit, so nothing will fire: give the container one or set MEMORY_LIMIT")
+    answering = endpoints.of(container)
+    found = rights.probe_rights(_PROC, container)
+    missing = [right for right in found if not right.granted]
+    if not answering and not endpoints.is_without_go(container):
+        problems.append(f"no pprof: {endpoints.why_none(container)}")
+    problems += [_lacking(right) for right in missing]
+    lines = rights.granting_lines(container.main, os.geteuid(), os.getegid()) if missing else ()
+    return _Finding(
+        name=container.name,
+        processes=[f"{process.name}[{process.pid}]" for process in container.processes],
+        memory_source=source,
+        usage_bytes=reading.usage_bytes if reading else None,
+        working_set_bytes=reading.working_set_bytes if reading else None,
+        limit_bytes=limit,
+        threshold_bytes=threshold_bytes(settings.trigger, limit) if limit else None,
+        pprof=[f"{answer.client.url} ({answer.process.name}[{answer.process.pid}])" for answer in answering],
+        rights={right.name: right.granted for right in found},
+        problems=problems,
+        remedy=list(lines),
+    )
+
+
+def _read(settings: Settings, container: Container, problems: list[str]) -> tuple[str | None, Reading | None]:
+    if settings.targets.pids:
+        source = cgroup.ProcessMemory(_PROC, lambda: settings.targets.pids, settings.targets.limit_bytes)
+        return source.description, source.read()
+    try:
+        memory = cgroup.open_cgroup(_PROC, container, settings.targets.limit_bytes)
+        try:
+            return f"{memory.description}, {memory.directory}", memory.read()
+        finally:
+            memory.close()
+    except OomHeapDumperError as error:
+        problems.append(str(error))
+        return None, None
+
+
+def _lacking(right: Right) -> str:
+    return f"its {right.name} can't be seen: {right.without_it}"
+
+
+def _probe_store(settings: Settings) -> str | None:
+    key = join_key(settings.store.prefix, pod_path(settings.identity.namespace, settings.identity.pod), _PROBE_NAME)
+    try:
+        open_store(settings.store).probe(key)
+    except StoreError as error:
+        return f"the store can't be written: {error}" + (f": {error.remedy}" if error.remedy else "")
+    return None
+
+
+def _print(finding: _Finding) -> None:
+    def row(label: str, text: str) -> None:
+        click.echo(f"{label:<10} {printable(text)}")
+
+    shown = finding.processes[:5] + ([f"and {len(finding.processes) - 5} more"] if len(finding.processes) > 5 else [])
+    row("container", f"{finding.name}: {', '.join(shown)}")
+    if finding.working_set_bytes is not None and finding.usage_bytes is not None:
+        limit = f" of {format_bytes(finding.limit_bytes)}" if finding.limit_bytes else ", no limit"
+        row("memory", f"working set {format_bytes(finding.working_set_bytes)}{limit} ({finding.memory_source})")
+    if finding.threshold_bytes:
+        row("threshold", f"{format_bytes(finding.threshold_bytes)}")
+    row("pprof", ", ".join(finding.pprof) or "none")
+    row("rights", ", ".join(f"{name} {'yes' if granted else 'NO'}" for name, granted in finding.rights.items()))
+    for problem in finding.problems:
+        row("PROBLEM", problem)
+    if finding.remedy:
+        row("remedy", "in the sidecar's container:")
+        for line in finding.remedy:
+            click.echo(f"             {line}")
+    click.echo()

@@ -1,0 +1,152 @@
+"""``oom-heap-dumper dump``: one dump of each program that answers, now, whatever the memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import click
+
+from sidecar.capture import Dump
+from sidecar.core.keys import DumpId, incident_id, pod_path
+from sidecar.core.manifest import Incident, Place, Subject
+from sidecar.core.model import Container, Sample
+from sidecar.core.quantities import format_bytes
+from sidecar.core.trigger import Reason
+from sidecar.errors import NotFoundError, OomHeapDumperError
+from sidecar.kernel import cgroup
+from sidecar.kernel.cgroup import MemorySource, ProcessMemory
+from sidecar.kernel.processes import ProcessTable
+from sidecar.logs import printable
+from sidecar.options import watch_options
+from sidecar.settings import Settings
+from sidecar.spool import Spool
+from sidecar.stores import location
+from sidecar.uploader_process import UploaderProcess, encode_request
+from sidecar.watch.captures import EXTRA_KINDS, utc_now
+from sidecar.watch.endpoints import Answering, Endpoints
+
+_PROC = Path("/proc")
+_UPLOAD_DEADLINE_S = 60.0
+_BUSY_PAUSE_S = 0.5
+
+
+@click.command("dump")
+@click.option("--container", "-c", help="Only this container.")
+@watch_options
+def command(settings: Settings, container: str | None) -> None:
+    """Take a dump now, once, and store it; works beside a running watch.
+
+    Exit code 0 if at least one heap profile was stored, 1 if none was.
+    """
+    spool = Spool(
+        settings.spool.directory,
+        settings.spool.size_bytes,
+        pod_path(settings.identity.namespace, settings.identity.pod),
+        on_drop=lambda dump_id, _: click.echo(f"the spool is full: dropped {dump_id}", err=True),
+    )
+    spool.prepare()
+    taken = _take_all(settings, spool, container)
+    _upload(settings, spool, taken)
+    for dump in taken:
+        click.echo(dump.key)
+
+
+def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
+    table = ProcessTable(_PROC, pids=settings.targets.pids, container_name=settings.targets.container_name)
+    containers = [container for container in table.scan() if only is None or container.name == only]
+    if not containers:
+        raise NotFoundError(
+            f"no container is named {only!r}: see oom-heap-dumper check"
+            if only
+            else "no other container is visible: set shareProcessNamespace: true in the pod's spec"
+        )
+    endpoints = Endpoints(_PROC, settings.pprof)
+    endpoints.refresh(tuple(containers), time.monotonic())
+    taken, problems = [], []
+    try:
+        for container in containers:
+            answering = endpoints.of(container)
+            if not answering:
+                problems.append(f"container {container.name}: no pprof: {endpoints.why_none(container)}")
+            for answer in answering:
+                try:
+                    taken.append(_take(settings, spool, container, answer))
+                except OomHeapDumperError as error:
+                    problems.append(f"container {container.name}: {error}")
+    finally:
+        endpoints.close()
+    for problem in problems:
+        click.echo(printable(problem), err=True)
+    if not taken:
+        raise NotFoundError("no heap profile was taken")
+    return taken
+
+
+def _take(settings: Settings, spool: Spool, container: Container, answer: Answering) -> Dump:
+    source = _memory_source(settings, container)
+    try:
+        sample = Sample(at_s=time.monotonic(), reading=source.read())
+    finally:
+        source.close()
+    dump = Dump(
+        spool=spool,
+        place=Place(identity=settings.identity, store=location(settings.store), prefix=settings.store.prefix),
+        dump_id=DumpId(
+            at=utc_now(),
+            container=container.name,
+            pid=answer.process.pid,
+            incident=incident_id(os.urandom(8)),
+            number=1,
+        ),
+        incident=Incident(
+            container=container,
+            reason=Reason.ON_DEMAND,
+            policy=settings.trigger,
+            sample=sample,
+            history=[],
+            memory_source=source.description,
+        ),
+        subject=Subject(
+            process=answer.process,
+            ports=(answer.client.port,),
+            program=answer.program,
+            go_environment=answer.go_environment,
+        ),
+    )
+    profile = dump.take("heap", answer.client)
+    click.echo(
+        printable(f"container {container.name}: heap profile of {answer.process.name}[{answer.process.pid}], ")
+        + format_bytes(profile.size_bytes),
+        err=True,
+    )
+    for kind in EXTRA_KINDS:
+        if kind in settings.pprof.profiles:
+            dump.attempt(kind, answer.client)
+    dump.finish()
+    return dump
+
+
+def _memory_source(settings: Settings, container: Container) -> MemorySource:
+    if not settings.targets.pids:
+        try:
+            return cgroup.open_cgroup(_PROC, container, settings.targets.limit_bytes)
+        except OomHeapDumperError:
+            pass  # the fallback tells less, and a dump is worth having all the same
+    pids = [process.pid for process in container.processes]
+    return ProcessMemory(_PROC, lambda: pids, settings.targets.limit_bytes)
+
+
+def _upload(settings: Settings, spool: Spool, taken: list[Dump]) -> None:
+    """Run the uploader until our dumps are stored; a running watch may be uploading them already."""
+    deadline_s = time.monotonic() + _UPLOAD_DEADLINE_S
+    failure = "the store didn't take it in time"
+    while any(spool.holds(dump.dump_id) for dump in taken):
+        with UploaderProcess(encode_request(spool.directory, settings.store)) as uploader:
+            for report in uploader.reports():
+                if report.get("event") == "upload-failed":
+                    failure = ": ".join(filter(None, (report.get("error"), report.get("remedy"))))
+        if time.monotonic() > deadline_s or uploader.exit_code == 1:
+            raise OomHeapDumperError(f"{failure}; the dump is kept in {spool.directory}")
+        time.sleep(_BUSY_PAUSE_S if uploader.exit_code else 0)

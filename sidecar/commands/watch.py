@@ -1,0 +1,154 @@
+"""``oom-heap-dumper watch``: composes the resident process and owns its life from start to SIGTERM."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import click
+
+from sidecar import __version__, logs
+from sidecar.core.keys import DumpId, pod_path
+from sidecar.core.manifest import Place
+from sidecar.core.quantities import format_bytes, format_duration
+from sidecar.errors import StartupError
+from sidecar.options import watch_options
+from sidecar.settings import Settings
+from sidecar.spool import Spool
+from sidecar.stores import location
+from sidecar.watch.captures import Captures
+from sidecar.watch.health import WRITE_INTERVAL_S, Status, write_status
+from sidecar.watch.loop import Loop, Wakeup
+from sidecar.watch.scout import Scout
+from sidecar.watch.uploads import Uploads
+
+_PROC = Path("/proc")
+_CAPTURE_SHARE = 0.4  # of the grace after SIGTERM; the rest is for uploads
+
+
+@click.command("watch")
+@watch_options
+def command(settings: Settings) -> None:
+    """Watch the other containers of the pod and save heap profiles before the OOM killer comes.
+
+    Runs until SIGTERM or Ctrl-C; then uploads what is left for at most --upload-grace.
+    """
+    logs.start(settings.log)
+    if os.getpid() == 1 and not settings.targets.pids:
+        raise StartupError(
+            "the other containers' processes aren't visible (we are PID 1): "
+            "set shareProcessNamespace: true in the pod's spec"
+        )
+    spool = Spool(
+        settings.spool.directory,
+        settings.spool.size_bytes,
+        pod_path(settings.identity.namespace, settings.identity.pod),
+        on_drop=_report_drop,
+    )
+    left_over = spool.open()
+    wakeup = Wakeup()
+    scout = Scout(_PROC, settings, wake_loop=wakeup.set)
+    uploads = Uploads(spool, settings.store)
+    place = Place(identity=settings.identity, store=location(settings.store), prefix=settings.store.prefix)
+    captures = Captures(
+        settings=settings,
+        spool=spool,
+        place=place,
+        scout=scout,
+        wake_loop=wakeup.set,
+        wake_uploads=uploads.wake,
+    )
+    loop = Loop(settings, scout, captures, wakeup)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: loop.stop())
+    _report_start(settings, left_over)
+    scout.look()
+    uploader = threading.Thread(target=uploads.run, daemon=True, name="uploads")
+    for thread in (
+        threading.Thread(target=scout.run, daemon=True, name="scout"),
+        threading.Thread(target=_keep_status, args=(settings, loop, captures, uploads), daemon=True, name="status"),
+        uploader,
+    ):
+        thread.start()
+    loop.run()
+    _shut_down(settings, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
+
+
+def _report_start(settings: Settings, left_over: int) -> None:
+    kept = " (no BUCKET is set, dumps stay local)" if not settings.store.bucket else ""
+    where = location(settings.store)
+    logs.event(
+        logging.INFO,
+        "started",
+        f"oom-heap-dumper {__version__}: dumps at {settings.trigger.critical_ratio:.0%} of a container's memory limit "
+        f"({settings.trigger.metric}), sampled every {format_duration(settings.interval_s)}; "
+        f"dumps of {settings.identity.namespace}/{settings.identity.pod} go to {where}{kept}",
+        version=__version__,
+        critical_percent=settings.trigger.critical_ratio * 100,
+        interval_s=settings.interval_s,
+        cooldown_s=settings.trigger.cooldown_s,
+        store=where,
+        spool=str(settings.spool.directory),
+        spool_size_bytes=settings.spool.size_bytes,
+        namespace=settings.identity.namespace,
+        pod=settings.identity.pod,
+    )
+    if left_over:
+        logs.event(
+            logging.INFO, "recovered", f"{left_over} files of an earlier run are left to upload", files=left_over
+        )
+
+
+def _report_drop(dump_id: DumpId, size_bytes: int) -> None:
+    logs.event(
+        logging.ERROR,
+        "dump-dropped",
+        f"the spool is full: dropped {dump_id} ({format_bytes(size_bytes)}) for a newer one; "
+        "raise SPOOL_SIZE or see why uploads fail",
+        dump_id=str(dump_id),
+        size_bytes=size_bytes,
+    )
+
+
+def _keep_status(settings: Settings, loop: Loop, captures: Captures, uploads: Uploads) -> None:
+    while True:
+        with contextlib.suppress(OSError):  # a full disk is told by whoever needs it
+            write_status(
+                settings.spool.directory,
+                Status(
+                    last_ok_s=loop.last_ok_s,
+                    containers=loop.targets,
+                    samples=loop.samples,
+                    read_errors=loop.read_errors,
+                    dumps=captures.taken,
+                    failed_captures=captures.failed,
+                    uploaded_files=uploads.uploaded,
+                    consecutive_upload_errors=uploads.consecutive_errors,
+                ),
+            )
+        time.sleep(WRITE_INTERVAL_S)
+
+
+def _shut_down(
+    settings: Settings, *, spool: Spool, scout: Scout, captures: Captures, uploads: Uploads, uploader: threading.Thread
+) -> None:
+    ends_s = time.monotonic() + settings.upload_grace_s
+    logs.event(logging.INFO, "stopping", f"stopping; up to {format_duration(settings.upload_grace_s)} for uploads")
+    captures.stop(settings.upload_grace_s * _CAPTURE_SHARE)
+    scout.stop()
+    left = uploads.stop(uploader, max(0.0, ends_s - time.monotonic()))
+    spool.close()
+    if left:
+        logs.event(
+            logging.WARNING,
+            "stopped",
+            f"stopped; {left} files stay in {settings.spool.directory} for the next start",
+            files_left=left,
+        )
+    else:
+        logs.event(logging.INFO, "stopped", "stopped; everything captured is stored", files_left=0)

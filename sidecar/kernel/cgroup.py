@@ -1,0 +1,202 @@
+"""Reads the memory of a container: from its cgroup where that is visible, else from its processes.
+
+v2 files: ``memory.current``, ``memory.max``, ``memory.stat``, ``memory.events`` (Documentation/admin-guide/cgroup-v2).
+v1 files: ``memory.usage_in_bytes``, ``memory.limit_in_bytes``, ``memory.stat``, ``memory.oom_control``
+(Documentation/admin-guide/cgroup-v1/memory).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from sidecar.core.model import Container, Reading
+from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
+from sidecar.kernel import cgroup_files
+from sidecar.kernel.cgroup_files import CgroupVersion
+
+# What a removed cgroup or an ended process answers.
+_GONE = {errno.ENOENT, errno.ENODEV, errno.ESRCH}
+_REFUSED = {errno.EACCES, errno.EPERM}
+
+# memory.stat is about 2 KiB; a longer file only loses keys that aren't read here.
+_READ_BYTES = 8192
+
+
+class MemorySource(Protocol):
+    """Something that tells a container's memory, again and again."""
+
+    @property
+    def description(self) -> str:
+        """Where the numbers come from, for people."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """False after `close`."""
+        ...
+
+    def read(self) -> Reading:
+        """Read once. Raises `TargetGoneError` when the container has ended, `TargetReadError` on anything else."""
+        ...
+
+    def close(self) -> None:
+        """Give back the file descriptors."""
+        ...
+
+
+class MemoryCgroup:
+    """A memory cgroup whose files are kept open: one ``pread`` each per reading."""
+
+    def __init__(self, directory: Path, version: CgroupVersion, assumed_limit_bytes: int | None = None) -> None:
+        """Open the files below ``directory``; ``assumed_limit_bytes`` stands in where the cgroup has no limit.
+
+        Raises as `open_cgroup` does.
+        """
+        self._assumed_limit_bytes = assumed_limit_bytes
+        self.directory = directory
+        self.version = version
+        names = (
+            ("memory.current", "memory.max", "memory.stat", "memory.events")
+            if version == 2
+            else ("memory.usage_in_bytes", "memory.limit_in_bytes", "memory.stat", "memory.oom_control")
+        )
+        self._fds: list[int] = []
+        try:
+            for name in names:
+                self._fds.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError as error:
+            self.close()
+            raise _translate(error, str(directory)) from error
+
+    @property
+    def description(self) -> str:
+        """Where the numbers come from, for people."""
+        return f"cgroup v{self.version}"
+
+    @property
+    def is_open(self) -> bool:
+        """False after `close`."""
+        return bool(self._fds)
+
+    def read(self) -> Reading:
+        """Read the four files. Raises `TargetGoneError` once the cgroup was removed."""
+        try:
+            usage, limit, stat, events = (os.pread(fd, _READ_BYTES, 0) for fd in self._fds)
+            if self.version == 2:
+                return Reading(
+                    usage_bytes=int(usage),
+                    inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"inactive_file") or 0,
+                    limit_bytes=cgroup_files.parse_memory_max(limit.decode()) or self._assumed_limit_bytes,
+                    oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
+                )
+            limits = [int(limit), cgroup_files.parse_flat_keyed(stat, b"hierarchical_memory_limit") or int(limit)]
+            return Reading(
+                usage_bytes=int(usage),
+                inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"total_inactive_file") or 0,
+                limit_bytes=cgroup_files.parse_limit_in_bytes(str(min(limits))) or self._assumed_limit_bytes,
+                oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
+            )
+        except OSError as error:
+            raise _translate(error, str(self.directory)) from error
+        except ValueError as error:
+            raise TargetReadError(f"{self.directory}: not what a memory cgroup says ({error})") from error
+
+    def close(self) -> None:
+        """Give back the file descriptors."""
+        while self._fds:
+            os.close(self._fds.pop())
+
+
+class ProcessMemory:
+    """The fallback where the cgroup isn't visible: anonymous and shared memory summed over the processes.
+
+    /proc/PID/status is readable without any right (proc_pid_status(5)). It knows no limit and no OOM kills.
+    """
+
+    def __init__(self, proc: Path, pids: Callable[[], Iterable[int]], limit_bytes: int | None) -> None:
+        """``pids`` is asked at each reading: processes come and go. The limit is what the settings say."""
+        self._closed = False
+        self._limit_bytes = limit_bytes
+        self._proc = proc
+        self._pids = pids
+
+    @property
+    def description(self) -> str:
+        """Where the numbers come from, for people."""
+        return "RssAnon of its processes"
+
+    @property
+    def is_open(self) -> bool:
+        """False after `close`."""
+        return not self._closed
+
+    def read(self) -> Reading:
+        """Sum over the processes that are left; `TargetGoneError` if none is."""
+        total, alive = 0, False
+        for pid in self._pids():
+            with contextlib.suppress(OSError):
+                text = (self._proc / str(pid) / "status").read_text(errors="replace")
+                anonymous = cgroup_files.parse_status_kib(text, "RssAnon")
+                if anonymous is not None:
+                    alive = True
+                    total += anonymous + (cgroup_files.parse_status_kib(text, "RssShmem") or 0)
+        if not alive:
+            raise TargetGoneError("no process is left")
+        return Reading(usage_bytes=total, inactive_file_bytes=0, limit_bytes=self._limit_bytes, oom_kills=None)
+
+    def close(self) -> None:
+        """No more readings are wanted; nothing is held open."""
+        self._closed = True
+
+
+def open_cgroup(proc: Path, container: Container, assumed_limit_bytes: int | None = None) -> MemoryCgroup:
+    """Open the memory cgroup of a container through the mounts of its processes, else through our own.
+
+    ``assumed_limit_bytes`` stands in where the cgroup has no limit.
+
+    Raises `TargetGoneError` if all processes have ended, `NotPermittedError` if the kernel shows it to us nowhere.
+    """
+    gone = True
+    for process in container.processes:
+        for viewer in (str(process.pid), "self"):
+            try:
+                return _open_seen_by(proc, process.pid, viewer, assumed_limit_bytes)
+            except TargetGoneError:
+                continue
+            except (NotPermittedError, TargetReadError):
+                gone = False
+    if gone:
+        raise TargetGoneError(f"container {container.name!r} has ended")
+    raise NotPermittedError(
+        f"the memory cgroup of container {container.name!r} isn't readable: run the sidecar with the app's UID and GID"
+    )
+
+
+def _open_seen_by(proc: Path, pid: int, viewer: str, assumed_limit_bytes: int | None) -> MemoryCgroup:
+    try:
+        found = cgroup_files.parse_proc_cgroup((proc / str(pid) / "cgroup").read_text())
+        mounts = (proc / viewer / "mountinfo").read_text(errors="replace")
+    except OSError as error:
+        raise _translate(error, f"process {pid}") from error
+    if found is None:
+        raise TargetReadError(f"process {pid} is in no memory cgroup")
+    version, path = found
+    for mount in cgroup_files.parse_mountinfo(mounts, version):
+        shown = cgroup_files.directory_in_mount(mount, path)
+        if shown is not None:
+            with contextlib.suppress(TargetGoneError):  # a mount may hide behind another
+                return MemoryCgroup(Path(f"{proc}/{viewer}/root{shown}"), version, assumed_limit_bytes)
+    raise TargetReadError(f"no mount seen by {viewer} shows the memory cgroup {path}")
+
+
+def _translate(error: OSError, subject: str) -> TargetGoneError | NotPermittedError | TargetReadError:
+    if error.errno in _GONE:
+        return TargetGoneError(f"{subject} is gone")
+    if error.errno in _REFUSED:
+        return NotPermittedError(f"{subject}: {error.strerror}")
+    return TargetReadError(f"{subject}: {error.strerror}")

@@ -1,0 +1,154 @@
+"""Finds the containers of the pod: processes of the shared PID namespace, grouped by memory cgroup."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from sidecar.core.model import Container, Process
+from sidecar.kernel import cgroup_files
+
+# PID 1 of a pod's shared PID namespace: Kubernetes' and podman's infra containers.
+_PAUSE_NAMES = {"pause", "catatonit"}
+
+# The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name.
+_TERMINATION_LOG_ROOT = re.compile(r"/pods/[^/ ]+/containers/([^/ ]+)/[^/ ]+$|^/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
+
+_EXPLICIT_KEY = "explicit"
+
+
+@dataclass(slots=True)
+class _Known:
+    handle: psutil.Process
+    process: Process
+    key: str
+
+
+class ProcessTable:
+    """What is known of the processes in ``proc``, refreshed by `scan`."""
+
+    def __init__(self, proc: Path, *, pids: tuple[int, ...] = (), container_name: str | None = None) -> None:
+        """With ``pids`` only these are looked at, as one container. ``container_name`` names an only container."""
+        self._proc = proc
+        self._explicit = pids
+        self._container_name = container_name
+        self._known: dict[int, _Known] = {}
+        self._names: dict[str, str] = {}
+        psutil.PROCFS_PATH = str(proc)
+
+    def scan(self, *, verify: bool = False) -> tuple[Container, ...]:
+        """The containers of now, each with at least one process.
+
+        New and vanished processes are seen by each scan. That a PID was reused between two scans, or that a process
+        changed its cgroup, is seen only with ``verify``, which costs a read for each known process.
+        """
+        present = set(self._explicit or psutil.pids())
+        for pid in self._known.keys() - present:
+            del self._known[pid]
+        for pid in present:
+            known = self._known.get(pid)
+            if known is not None and (not verify or self._still(known)):
+                continue
+            self._known.pop(pid, None)
+            added = self._look(pid)
+            if added is not None:
+                self._known[pid] = added
+        return self._group()
+
+    def is_alive(self, process: Process) -> bool:
+        """Whether this very process still runs; false for another one that got its PID."""
+        known = self._known.get(process.pid)
+        return known is not None and known.process == process and self._still(known)
+
+    def _still(self, known: _Known) -> bool:
+        try:
+            return (
+                known.handle.is_running()
+                and known.handle.status() != psutil.STATUS_ZOMBIE
+                and self._cgroup_of(known.process.pid) == known.key
+            )
+        except psutil.Error:
+            return False
+
+    def _look(self, pid: int) -> _Known | None:
+        try:
+            handle = psutil.Process(pid)
+            with handle.oneshot():
+                process = Process(
+                    pid=pid,
+                    created_at_s=handle.create_time(),
+                    name=handle.name(),
+                    uid=handle.uids().effective,
+                    gid=handle.gids().effective,
+                )
+                if handle.status() == psutil.STATUS_ZOMBIE:
+                    return None
+        except (psutil.Error, OSError, ValueError):
+            return None  # it ended while we looked
+        key = self._cgroup_of(pid)
+        return None if key is None else _Known(handle, process, key)
+
+    def _cgroup_of(self, pid: int) -> str | None:
+        if self._explicit:
+            return _EXPLICIT_KEY
+        try:
+            found = cgroup_files.parse_proc_cgroup((self._proc / str(pid) / "cgroup").read_text())
+        except OSError:
+            return None
+        return found[1] if found else None
+
+    def _group(self) -> tuple[Container, ...]:
+        excluded = self._excluded_keys()
+        groups: dict[str, list[Process]] = {}
+        for known in self._known.values():
+            if known.key not in excluded:
+                groups.setdefault(known.key, []).append(known.process)
+        self._names = {key: name for key, name in self._names.items() if key in groups}
+        containers = []
+        for key, processes in groups.items():
+            processes.sort(key=lambda process: (process.created_at_s, process.pid))
+            name = self._name(key, processes, only=len(groups) == 1)
+            containers.append(Container(key=key, name=name, processes=tuple(processes)))
+        return tuple(sorted(containers, key=lambda container: container.key))
+
+    def _excluded_keys(self) -> set[str | None]:
+        """Ourselves, the pause container, and the root cgroup, which is never a container's."""
+        if self._explicit:
+            return set()
+        excluded = {self._cgroup_of(os.getpid()), "/"}
+        first = self._known.get(1)
+        if first is not None and first.process.name in _PAUSE_NAMES:
+            excluded.add(first.key)
+        return excluded
+
+    def _name(self, key: str, processes: list[Process], *, only: bool) -> str:
+        """The name a container got when first seen: it stays while its processes come and go."""
+        if key not in self._names:
+            mounted = next(filter(None, (self._mounted_name(process.pid) for process in processes)), None)
+            self._names[key] = mounted or (self._container_name if only else None) or processes[0].name
+        return self._names[key]
+
+    def _mounted_name(self, pid: int) -> str | None:
+        try:
+            text = (self._proc / str(pid) / "mountinfo").read_text(errors="replace")
+        except OSError:
+            return None
+        return container_name(text)
+
+
+def container_name(mountinfo: str) -> str | None:
+    """The container's name in the pod spec, from the mount of its termination log; None outside of Kubernetes.
+
+    >>> container_name("9 8 0:5 /var/lib/kubelet/pods/0a-1b/containers/api/77aa /dev/termination-log rw - ext4 /d rw")
+    'api'
+    """
+    for line in mountinfo.splitlines():
+        fields = line.split()
+        match = _TERMINATION_LOG_ROOT.search(fields[3]) if len(fields) > 4 else None
+        if match:
+            return match[1] or match[2]
+    return None

@@ -1,0 +1,76 @@
+"""What the sidecar was told to do: plain values, made by `sidecar.options` and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from sidecar.core.model import Identity
+from sidecar.core.trigger import TriggerPolicy
+from sidecar.stores import StoreSettings
+
+LogFormat = Literal["auto", "human", "json"]
+Scheme = Literal["auto", "http", "https"]
+
+PROFILE_KINDS = ("heap", "heap-gc", "goroutine", "memstats", "heap-baseline")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PprofSettings:
+    """Where to look for ``net/http/pprof`` and what to take from it.
+
+    With ``ports`` only these are asked; else every listening port of a Go process. ``headers`` go with each request.
+    Certificates are checked only against ``ca_file``: the peer is already proven by its socket's inode.
+    """
+
+    ports: tuple[int, ...] = ()
+    path: str = "/debug/pprof"
+    headers: tuple[tuple[str, str], ...] = ()
+    scheme: Scheme = "auto"
+    ca_file: Path | None = None
+    profiles: tuple[str, ...] = PROFILE_KINDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolSettings:
+    """The directory that owns each dump until the store confirmed it, and how much it may hold."""
+
+    directory: Path
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetSettings:
+    """Whom to watch. Without ``pids``: every container of the pod but our own.
+
+    ``limit_bytes`` stands in where a cgroup has no limit. ``container_name`` names the only container of a pod where
+    the kernel doesn't tell.
+    """
+
+    pids: tuple[int, ...] = ()
+    limit_bytes: int | None = None
+    container_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """Format and least level of the log on stderr."""
+
+    format: LogFormat
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that ``watch``, ``check`` and ``dump`` go by."""
+
+    interval_s: float
+    trigger: TriggerPolicy
+    identity: Identity
+    targets: TargetSettings
+    pprof: PprofSettings
+    spool: SpoolSettings
+    store: StoreSettings
+    upload_grace_s: float
+    log: LogSettings

@@ -1,0 +1,129 @@
+"""Keeps looking who is in the pod and where they answer pprof, in a thread of its own.
+
+The loop reads `Scout.survey`, an immutable value that is swapped whole; captures ask `Scout.endpoints_of`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar import logs
+from sidecar.core.model import Container, Process
+from sidecar.errors import NotPermittedError, TargetGoneError
+from sidecar.kernel import cgroup
+from sidecar.kernel.cgroup import MemorySource, ProcessMemory
+from sidecar.kernel.processes import ProcessTable
+from sidecar.settings import Settings
+from sidecar.watch.endpoints import Endpoints
+
+_SCAN_INTERVAL_S = 1.0
+_VERIFY_EVERY_SCANS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surveyed:
+    """A container and where its memory is read. A new ``source`` means a new life of the container."""
+
+    container: Container
+    source: MemorySource
+
+
+class Scout:
+    """Looks once a second; `run` is the thread's body and survives whatever one container does."""
+
+    def __init__(self, proc: Path, settings: Settings, *, wake_loop: Callable[[], None]) -> None:
+        """``wake_loop`` is called when containers came or went."""
+        self.survey: tuple[Surveyed, ...] = ()
+        self.endpoints = Endpoints(proc, settings.pprof)
+        self._proc = proc
+        self._settings = settings
+        self._table = ProcessTable(proc, pids=settings.targets.pids, container_name=settings.targets.container_name)
+        self._wake_loop = wake_loop
+        self._wake = threading.Event()
+        self._stopping = False
+        self._scans = 0
+        self._lost: set[str] = set()
+        self._unreadable = logs.RateLimit(interval_s=600.0)
+        self._pids: dict[str, tuple[int, ...]] = {}
+
+    def look(self) -> None:
+        """One look at processes and their cgroups; publishes a new survey if anything changed."""
+        self._scans += 1
+        lost, self._lost = self._lost, set()
+        containers = self._table.scan(verify=bool(lost) or self._scans % _VERIFY_EVERY_SCANS == 0)
+        before = {surveyed.container.key: surveyed for surveyed in self.survey if surveyed.container.key not in lost}
+        self._pids = {container.key: tuple(p.pid for p in container.processes) for container in containers}
+        survey = []
+        for container in containers:
+            known = before.get(container.key)
+            if known is not None:
+                survey.append(
+                    known if known.container == container else Surveyed(container=container, source=known.source)
+                )
+                continue
+            source = self._open(container)
+            if source is not None:
+                survey.append(Surveyed(container=container, source=source))
+        if tuple(survey) != self.survey:
+            self.survey = tuple(survey)
+            self._wake_loop()
+
+    def run(self) -> None:
+        """Look and probe until `stop`."""
+        while not self._stopping:
+            try:
+                self.look()
+                self.endpoints.refresh(tuple(surveyed.container for surveyed in self.survey), time.monotonic())
+            except Exception:  # noqa: BLE001 -- nothing may stop the watch; the next look starts afresh
+                logs.fault("scout-failed", "looking for containers failed, trying again")
+            self._wake.wait(_SCAN_INTERVAL_S)
+            self._wake.clear()
+
+    def stop(self) -> None:
+        """End the thread soon and close what it opened."""
+        self._stopping = True
+        self._wake.set()
+        self.endpoints.close()
+
+    def lost(self, key: str) -> None:
+        """The loop found this container's cgroup gone: look again at once, it may come back under the same name."""
+        self._lost.add(key)
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """A capture found no endpoint: probe again at once."""
+        self.endpoints.forget_refusals()
+        self._wake.set()
+
+    def is_alive(self, process: Process) -> bool:
+        """Whether this very process still runs."""
+        return self._table.is_alive(process)
+
+    def _open(self, container: Container) -> MemorySource | None:
+        """The best source of memory figures that our rights allow."""
+        if not self._settings.targets.pids:
+            try:
+                return cgroup.open_cgroup(self._proc, container, self._settings.targets.limit_bytes)
+            except TargetGoneError:
+                return None
+            except NotPermittedError as error:
+                if self._unreadable.admit(container.key, time.monotonic()) is not None:
+                    logs.event(
+                        logging.WARNING,
+                        "cgroup-unreadable",
+                        f"{error}; falling back to the memory of its processes"
+                        + ("" if self._settings.targets.limit_bytes else ", which needs MEMORY_LIMIT"),
+                        container=container.name,
+                    )
+        return ProcessMemory(
+            self._proc, functools.partial(self._pids_of, container.key), self._settings.targets.limit_bytes
+        )
+
+    def _pids_of(self, key: str) -> tuple[int, ...]:
+        return self._pids.get(key, ())

@@ -1,0 +1,95 @@
+"""Containers are found, named, told apart; ourselves and the pause container are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sidecar.kernel.processes import ProcessTable
+from tests.kernel.fake_proc import FakeProc
+
+LOG_MOUNT = "9 8 0:5 /var/lib/kubelet/pods/0a-1b/containers/{}/77aa /dev/termination-log rw - ext4 /dev/sda rw"
+
+
+@pytest.fixture
+def proc(tmp_path: Path) -> Iterator[FakeProc]:
+    """A pod: pause, ourselves, nothing else yet."""
+    fake = FakeProc(tmp_path / "proc")
+    fake.process(1, "0::/../pause\n", name=b"pause")
+    fake.own()
+    yield fake
+    psutil.PROCFS_PATH = "/proc"
+
+
+def test_groups_by_cgroup_and_leaves_out_pause_and_us(proc: FakeProc) -> None:
+    """Two app containers, one with two processes, oldest first."""
+    proc.process(20, "0::/../a\n", start_ticks=300, name=b"child")
+    proc.process(30, "0::/../a\n", start_ticks=200, name=b"server")
+    proc.process(40, "0::/../b\n")
+    first, second = ProcessTable(proc.root).scan()
+    assert [process.pid for process in first.processes] == [30, 20]
+    assert first.name == "server"
+    assert [process.pid for process in second.processes] == [40]
+
+
+def test_the_kubelets_mount_tells_the_name(proc: FakeProc) -> None:
+    """The pod spec's name for a container, without any help of the API server."""
+    proc.process(20, "0::/../a\n", mountinfo=LOG_MOUNT.format("api"))
+    assert ProcessTable(proc.root).scan()[0].name == "api"
+
+
+def test_a_name_from_the_settings_is_for_an_only_container(proc: FakeProc) -> None:
+    """CONTAINER_NAME can't name two containers at once."""
+    proc.process(20, "0::/../a\n", name=b"one")
+    assert ProcessTable(proc.root, container_name="api").scan()[0].name == "api"
+    proc.process(30, "0::/../b\n", name=b"two")
+    assert [c.name for c in ProcessTable(proc.root, container_name="api").scan()] == ["one", "two"]
+
+
+def test_a_reused_pid_is_another_process(proc: FakeProc) -> None:
+    """The same PID with another start time is seen with ``verify``, and the old one is no longer alive."""
+    proc.process(20, "0::/../a\n", start_ticks=300)
+    table = ProcessTable(proc.root)
+    (before,) = table.scan()
+    proc.process(20, "0::/../a\n", start_ticks=400)
+    assert not table.is_alive(before.main)
+    (after,) = table.scan(verify=True)
+    assert after.main != before.main
+    assert table.is_alive(after.main)
+
+
+def test_containers_come_and_go(proc: FakeProc) -> None:
+    """A later start is seen by the next scan, and so is an end."""
+    table = ProcessTable(proc.root)
+    assert table.scan() == ()
+    directory = proc.process(20, "0::/../a\n")
+    assert len(table.scan()) == 1
+    directory.rename(proc.root / "gone")
+    assert table.scan() == ()
+
+
+@pytest.mark.parametrize("name", [b"a b) S 1 (", b"\x1b[2J", b"evil\nname", b"\xff\xfe", b"(((", b""])
+def test_hostile_names_do_no_harm(proc: FakeProc, name: bytes) -> None:
+    """A name is the program's choice: parentheses, newlines and escape codes don't break the parsing."""
+    proc.process(20, "0::/../a\n", name=name)
+    proc.process(30, "0::/../b\n", name=b"fine")
+    pids = {container.main.pid for container in ProcessTable(proc.root).scan()}
+    assert pids == {20, 30}
+
+
+def test_three_hundred_processes(proc: FakeProc) -> None:
+    """A crowded pod is grouped all the same."""
+    for pid in range(100, 400):
+        proc.process(pid, f"0::/../c{pid % 3}\n")
+    assert [len(container.processes) for container in ProcessTable(proc.root).scan()] == [100, 100, 100]
+
+
+def test_explicit_processes_are_one_container(proc: FakeProc) -> None:
+    """With ``--pid`` nothing else is looked at, and our own cgroup doesn't matter."""
+    proc.process(20, "0::/sidecar\n")
+    proc.process(30, "0::/../b\n")
+    (only,) = ProcessTable(proc.root, pids=(20,)).scan()
+    assert [process.pid for process in only.processes] == [20]
