@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test demo bench lock clean
@@ -29,14 +30,15 @@ test: $(STAMP) ## every test that can run here; names what it skipped and why
 	$(BIN)/python -m pytest
 
 demo: $(STAMP) ## a real OOM kill, its heap profile in a local S3, and what it says
-	@$(BIN)/python -m examples.demo
+	@$(BIN)/python -m demo
 
 bench: $(STAMP) ## footprint, start-up and latency of the sidecar, as a table
 	@$(BIN)/python -m benchmarks
 
 lock: ## refresh the locked requirements (needs uv)
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements/runtime.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock" pyproject.toml --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml -o requirements/runtime.txt
+	$(LOCK) --group build -o requirements/build.txt
+	$(LOCK) pyproject.toml --group dev -o requirements/dev.txt
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
