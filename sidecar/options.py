@@ -35,7 +35,7 @@ Decorator = Callable[[Command], Command]
 
 def _option(flag: str, env: str | list[str], kind: click.ParamType[Any], default: object, text: str) -> Decorator:
     return click.option(
-        flag, envvar=env, type=kind, default=default, show_default=default is not None, show_envvar=True, help=text
+        flag, envvar=env, type=kind, default=default, show_default=bool(default), show_envvar=True, help=text
     )
 
 
@@ -150,7 +150,7 @@ _TARGET_OPTIONS: list[Decorator] = [
     _option("--cluster", "CLUSTER_NAME", _TEXT, None, "Cluster name for the manifests."),
     _option(
         "--namespace",
-        ["POD_NAMESPACE", "NAMESPACE"],
+        "POD_NAMESPACE",
         _TEXT,
         None,
         "Namespace of the pod (downward API); else the service account's.",

@@ -44,6 +44,7 @@ def command(settings: Settings) -> None:
             "the other containers' processes aren't visible (we are PID 1): "
             "set shareProcessNamespace: true in the pod's spec"
         )
+    _require_dump_dir(settings)
     spool = Spool(
         settings.spool.directory,
         settings.spool.size_bytes,
@@ -77,6 +78,23 @@ def command(settings: Settings) -> None:
         thread.start()
     loop.run()
     _shut_down(settings, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
+
+
+def _require_dump_dir(settings: Settings) -> None:
+    """Without a bucket the dumps end in a directory: better to hear now than at the kill that it can't be written."""
+    directory = settings.store.directory
+    if settings.store.bucket:
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        writable = os.access(directory, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise StartupError(
+            f"no BUCKET is set and the directory {directory} can't be written: set BUCKET, or DUMP_DIR to a directory "
+            "that our user may write"
+        )
 
 
 def _report_start(settings: Settings, left_over: int) -> None:

@@ -15,6 +15,9 @@ from sidecar.kernel import cgroup_files
 # PID 1 of a pod's shared PID namespace: Kubernetes' and podman's infra containers.
 _PAUSE_NAMES = {"pause", "catatonit"}
 
+# A container's first process while the runtime still sets it up: it will become the app by execve.
+_RUNTIME_STAGE = re.compile(r"runc:\[|crun$|youki:\[")
+
 # The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name.
 _TERMINATION_LOG_ROOT = re.compile(r"/pods/[^/ ]+/containers/([^/ ]+)/[^/ ]+$|^/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
 
@@ -44,7 +47,8 @@ class ProcessTable:
         """The containers of now, each with at least one process.
 
         New and vanished processes are seen by each scan. That a PID was reused between two scans, or that a process
-        changed its cgroup, is seen only with ``verify``, which costs a read for each known process.
+        executed another program or changed its cgroup, is seen only with ``verify``, which costs some reads for each
+        known process.
         """
         present = set(self._explicit or psutil.pids())
         for pid in self._known.keys() - present:
@@ -60,7 +64,7 @@ class ProcessTable:
         return self._group()
 
     def is_alive(self, process: Process) -> bool:
-        """Whether this very process still runs; false for another one that got its PID."""
+        """Whether this very process still runs this program; false for another one that got its PID."""
         known = self._known.get(process.pid)
         return known is not None and known.process == process and self._still(known)
 
@@ -68,6 +72,7 @@ class ProcessTable:
         try:
             return (
                 known.handle.is_running()
+                and known.handle.name() == known.process.name
                 and known.handle.status() != psutil.STATUS_ZOMBIE
                 and self._cgroup_of(known.process.pid) == known.key
             )
@@ -85,7 +90,7 @@ class ProcessTable:
                     uid=handle.uids().effective,
                     gid=handle.gids().effective,
                 )
-                if handle.status() == psutil.STATUS_ZOMBIE:
+                if handle.status() == psutil.STATUS_ZOMBIE or _RUNTIME_STAGE.match(process.name):
                     return None
         except (psutil.Error, OSError, ValueError):
             return None  # it ended while we looked

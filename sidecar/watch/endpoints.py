@@ -53,6 +53,7 @@ class _Seen:
     process: Process
     container: Container
     since_s: float
+    executable: tuple[int, int] | None
     is_go: bool | None
     program: GoProgram | None
     endpoint: Answering | None = None
@@ -112,6 +113,7 @@ class Endpoints:
         listening = sockets.read_listening(self._proc)
         cost_s = time.monotonic() - began_s
         self._drop_closed(listening)
+        self._follow_execs()
         lacking = [seen for seen in self._seen.values() if seen.endpoint is None and self._is_candidate(seen)]
         attributed = {seen.endpoint.inode for seen in self._seen.values() if seen.endpoint is not None}
         attributed |= self._ask_owners(lacking, listening, now_s)
@@ -143,9 +145,15 @@ class Endpoints:
         for process, container in present.items():
             seen = self._seen.get(process)
             if seen is None:
-                is_go, program = self._identify(process)
+                executable = go_executable.executable_identity(self._proc, process.pid)
+                is_go, program = self._identify(process, executable)
                 self._seen[process] = _Seen(
-                    process=process, container=container, since_s=now_s, is_go=is_go, program=program
+                    process=process,
+                    container=container,
+                    since_s=now_s,
+                    executable=executable,
+                    is_go=is_go,
+                    program=program,
                 )
                 self._hurried = True
             else:
@@ -155,9 +163,17 @@ class Endpoints:
         """Ports of programs that are no Go programs are never touched, unless the settings name them."""
         return bool(self._settings.ports) or seen.is_go is not False
 
-    def _identify(self, process: Process) -> tuple[bool | None, GoProgram | None]:
+    def _follow_execs(self) -> None:
+        """An entry point script becomes the app by execve, as the same process."""
+        for seen in self._seen.values():
+            if seen.endpoint is None:
+                executable = go_executable.executable_identity(self._proc, seen.process.pid)
+                if executable != seen.executable:
+                    seen.executable = executable
+                    seen.is_go, seen.program = self._identify(seen.process, executable)
+
+    def _identify(self, process: Process, identity: tuple[int, int] | None) -> tuple[bool | None, GoProgram | None]:
         """Whether it is a Go program (None where its executable isn't readable), and which."""
-        identity = go_executable.executable_identity(self._proc, process.pid)
         if identity is None or identity not in self._programs:
             try:
                 program = go_executable.read_go_program(self._proc, process.pid)

@@ -116,7 +116,9 @@ class Loop:
         survey = {surveyed.container.key: surveyed for surveyed in self._scout.survey}
         for key, target in tuple(self._targets.items()):
             surveyed = survey.get(key)
-            if surveyed is not None and surveyed.source is target.surveyed.source:
+            if surveyed is not None and surveyed.life == target.surveyed.life:
+                if surveyed.source is not target.surveyed.source:
+                    target.surveyed.source.close()
                 target.surveyed = surveyed
                 continue
             with contextlib.suppress(OomHeapDumperError):

@@ -28,10 +28,11 @@ _VERIFY_EVERY_SCANS = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surveyed:
-    """A container and where its memory is read. A new ``source`` means a new life of the container."""
+    """A container and where its memory is read. ``life`` is another number after each end of the container."""
 
     container: Container
     source: MemorySource
+    life: int
 
 
 class Scout:
@@ -48,6 +49,7 @@ class Scout:
         self._wake = threading.Event()
         self._stopping = False
         self._scans = 0
+        self._lives = 0
         self._lost: set[str] = set()
         self._unreadable = logs.RateLimit(interval_s=600.0)
         self._pids: dict[str, tuple[int, ...]] = {}
@@ -62,14 +64,12 @@ class Scout:
         survey = []
         for container in containers:
             known = before.get(container.key)
-            if known is not None:
-                survey.append(
-                    known if known.container == container else Surveyed(container=container, source=known.source)
-                )
-                continue
-            source = self._open(container)
+            source = known.source if known else None
+            if source is None or isinstance(source, ProcessMemory):
+                source = self._open(container, fallback=source)
             if source is not None:
-                survey.append(Surveyed(container=container, source=source))
+                self._lives += known is None
+                survey.append(Surveyed(container=container, source=source, life=known.life if known else self._lives))
         if tuple(survey) != self.survey:
             self.survey = tuple(survey)
             self._wake_loop()
@@ -105,22 +105,34 @@ class Scout:
         """Whether this very process still runs."""
         return self._table.is_alive(process)
 
-    def _open(self, container: Container) -> MemorySource | None:
-        """The best source of memory figures that our rights allow."""
-        if not self._settings.targets.pids:
-            try:
-                return cgroup.open_cgroup(self._proc, container, self._settings.targets.limit_bytes)
-            except TargetGoneError:
-                return None
-            except NotPermittedError as error:
-                if self._unreadable.admit(container.key, time.monotonic()) is not None:
-                    logs.event(
-                        logging.WARNING,
-                        "cgroup-unreadable",
-                        f"{error}; falling back to the memory of its processes"
-                        + ("" if self._settings.targets.limit_bytes else ", which needs MEMORY_LIMIT"),
-                        container=container.name,
-                    )
+    def _open(self, container: Container, fallback: MemorySource | None) -> MemorySource | None:
+        """The best source of memory figures that our rights allow; ``fallback`` if they still allow no better one.
+
+        A container may be seen while its runtime sets it up, as another user: what is refused then is granted later.
+        """
+        if self._settings.targets.pids:
+            return fallback or self._process_memory(container)
+        try:
+            return cgroup.open_cgroup(self._proc, container, self._settings.targets.limit_bytes)
+        except TargetGoneError:
+            return None
+        except NotPermittedError as error:
+            if fallback is not None:
+                self._report_unreadable(container, str(error))
+            return fallback or self._process_memory(container)
+
+    def _report_unreadable(self, container: Container, reason: str) -> None:
+        """Said from the second look on: the first may have been too early."""
+        if self._unreadable.admit(container.key, time.monotonic()) is not None:
+            hint = "" if self._settings.targets.limit_bytes else ", which needs MEMORY_LIMIT"
+            logs.event(
+                logging.WARNING,
+                "cgroup-unreadable",
+                f"{reason}; falling back to the memory of its processes{hint}",
+                container=container.name,
+            )
+
+    def _process_memory(self, container: Container) -> ProcessMemory:
         return ProcessMemory(
             self._proc, functools.partial(self._pids_of, container.key), self._settings.targets.limit_bytes
         )

@@ -93,3 +93,21 @@ def test_explicit_processes_are_one_container(proc: FakeProc) -> None:
     proc.process(30, "0::/../b\n")
     (only,) = ProcessTable(proc.root, pids=(20,)).scan()
     assert [process.pid for process in only.processes] == [20]
+
+
+def test_a_container_in_the_making_is_left_alone(proc: FakeProc) -> None:
+    """The runtime's own stage isn't the app yet; after execve the same PID is."""
+    proc.process(20, "0::/../a\n", name=b"runc:[2:INIT]", uid=0)
+    table = ProcessTable(proc.root)
+    assert table.scan() == ()
+    proc.process(20, "0::/../a\n", name=b"server", uid=1000)
+    assert [(c.main.name, c.main.uid) for c in table.scan()] == [("server", 1000)]
+
+
+def test_a_script_that_becomes_the_app_is_known_by_its_new_name(proc: FakeProc) -> None:
+    """execve keeps PID and start time; with ``verify`` name and user are read anew."""
+    proc.process(20, "0::/../a\n", name=b"sh", uid=0)
+    table = ProcessTable(proc.root)
+    table.scan()
+    proc.process(20, "0::/../a\n", name=b"server", uid=1000)
+    assert table.scan(verify=True)[0].main.name == "server"
