@@ -11,7 +11,7 @@ import sys
 import click
 
 from sidecar import __version__
-from sidecar.errors import OomHeapDumperError
+from sidecar.errors import OomHeapDumperError, StoreError
 
 _COMMANDS = {
     "watch": ("sidecar.commands.watch", "Watch the pod's containers and dump before the OOM killer comes."),
@@ -64,7 +64,8 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except OomHeapDumperError as error:
-        return _fail(str(error), error.exit_code)
+        remedy = error.remedy if isinstance(error, StoreError) else ""
+        return _fail(": ".join(filter(None, (str(error), remedy))), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:

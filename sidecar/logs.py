@@ -15,6 +15,7 @@ import sys
 from datetime import UTC, datetime
 from typing import TextIO
 
+from sidecar.core.printable import printable
 from sidecar.settings import LogSettings
 
 _LOGGER = logging.getLogger("sidecar")
@@ -84,17 +85,6 @@ class HumanFormatter(logging.Formatter):
         if self._colour and level in _COLOURS:
             line = f"\x1b[{_COLOURS[level]}m{line}\x1b[0m"
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
-
-
-def printable(text: str) -> str:
-    r"""Escape what could move a terminal's cursor or forge a line.
-
-    >>> printable("a\nb\x1b[2J")
-    'a\\nb\\x1b[2J'
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
 
 
 def start(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -6,7 +6,6 @@ The decorators at the end give a command its options and hand it one settings ob
 from __future__ import annotations
 
 import functools
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,9 @@ from typing import Any
 import click
 
 from sidecar import option_types
+from sidecar.configure import take_settings, take_store_settings
 from sidecar.core import quantities
-from sidecar.core.model import Identity
-from sidecar.core.trigger import TriggerPolicy
-from sidecar.settings import (
-    PROFILE_KINDS,
-    LogSettings,
-    PprofSettings,
-    Settings,
-    SpoolSettings,
-    TargetSettings,
-)
-from sidecar.stores import StoreSettings
-
-_SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+from sidecar.settings import PROFILE_KINDS
 
 Command = Callable[..., None]
 Decorator = Callable[[Command], Command]
@@ -80,7 +68,7 @@ _STORE_OPTIONS: list[Decorator] = [
         envvar="S3_PATH_STYLE",
         is_flag=True,
         show_envvar=True,
-        help="Address the bucket in the path, as many S3-compatible stores need.",
+        help="Address AWS buckets in the path; custom endpoints are addressed so anyway.",
     ),
 ]
 
@@ -250,73 +238,12 @@ def _apply(options: list[Decorator], command: Command) -> Command:
     return command
 
 
-def _store(values: dict[str, Any]) -> StoreSettings:
-    sse, kms_key = values.pop("s3_sse"), values.pop("s3_kms_key_id")
-    if kms_key and sse not in ("aws:kms", "aws:kms:dsse"):
-        raise click.UsageError("S3_KMS_KEY_ID is set but S3_SSE isn't: set S3_SSE=aws:kms beside it")
-    return StoreSettings(
-        bucket=values.pop("bucket"),
-        prefix=values.pop("prefix").strip("/"),
-        directory=values.pop("dump_dir"),
-        directory_size_bytes=values.pop("dump_dir_size"),
-        sse=sse,
-        kms_key=kms_key,
-        storage_class=values.pop("s3_storage_class"),
-        path_style=values.pop("s3_path_style"),
-    )
-
-
-def _namespace() -> str:
-    try:
-        return _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default"
-    except OSError:
-        return "default"
-
-
-def _settings(values: dict[str, Any]) -> Settings:
-    if values["pids"] and not values["memory_limit"]:
-        raise click.UsageError("--pid needs a limit to hold the process against: add --memory-limit, such as 512Mi")
-    return Settings(
-        interval_s=values.pop("watch_time"),
-        trigger=TriggerPolicy(
-            critical_ratio=values.pop("critical") / 100,
-            cooldown_s=values.pop("cooldown"),
-            max_per_hour=values.pop("max_dumps_per_hour"),
-            metric=values.pop("metric"),
-        ),
-        identity=Identity(
-            cluster=values.pop("cluster"),
-            namespace=values.pop("namespace") or _namespace(),
-            pod=values.pop("pod") or socket.gethostname(),
-            node=values.pop("node"),
-            image=values.pop("image"),
-        ),
-        targets=TargetSettings(
-            pids=values.pop("pids"),
-            limit_bytes=values.pop("memory_limit"),
-            container_name=values.pop("container_name"),
-        ),
-        pprof=PprofSettings(
-            ports=values.pop("pprof_ports"),
-            path=values.pop("pprof_path"),
-            headers=values.pop("pprof_headers"),
-            scheme=values.pop("pprof_scheme"),
-            ca_file=values.pop("pprof_ca_file"),
-            profiles=values.pop("profiles"),
-        ),
-        spool=SpoolSettings(directory=values.pop("spool_dir"), size_bytes=values.pop("spool_size")),
-        store=_store(values),
-        upload_grace_s=values.pop("upload_grace"),
-        log=LogSettings(format=values.pop("log_format"), level=values.pop("log_level")),
-    )
-
-
 def store_options(command: Command) -> Command:
     """Give a command the options of the store; it receives ``store_settings``."""
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:  # noqa: ANN401 -- click passes every option by name
-        store_settings = _store(values)
+        store_settings = take_store_settings(values)
         command(store_settings=store_settings, **values)
 
     return _apply(_STORE_OPTIONS, wrapper)
@@ -327,7 +254,7 @@ def watch_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:  # noqa: ANN401 -- click passes every option by name
-        settings = _settings(values)
+        settings = take_settings(values)
         command(settings=settings, **values)
 
     options = [*_WATCH_OPTIONS, *_STORE_OPTIONS, *_TARGET_OPTIONS, *_PPROF_OPTIONS, *_SPOOL_OPTIONS, *_LOG_OPTIONS]

@@ -12,13 +12,13 @@ import click
 
 from sidecar.core.keys import join_key, pod_path
 from sidecar.core.model import Container, Reading
+from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import threshold_bytes
 from sidecar.errors import OomHeapDumperError, StoreError
 from sidecar.kernel import cgroup, rights
 from sidecar.kernel.processes import ProcessTable
 from sidecar.kernel.rights import Right
-from sidecar.logs import printable
 from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.stores import open_store

@@ -12,13 +12,13 @@ from sidecar.capture import Dump
 from sidecar.core.keys import DumpId, incident_id, pod_path
 from sidecar.core.manifest import Incident, Place, Subject
 from sidecar.core.model import Container, Sample
+from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import Reason
 from sidecar.errors import NotFoundError, OomHeapDumperError
 from sidecar.kernel import cgroup
 from sidecar.kernel.cgroup import MemorySource, ProcessMemory
 from sidecar.kernel.processes import ProcessTable
-from sidecar.logs import printable
 from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.spool import Spool

@@ -21,11 +21,13 @@ from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.spool import Spool
 from sidecar.stores import location
+from sidecar.watch.baselines import Baselines
 from sidecar.watch.captures import Captures
 from sidecar.watch.health import WRITE_INTERVAL_S, Status, write_status
 from sidecar.watch.loop import Loop, Wakeup
 from sidecar.watch.scout import Scout
 from sidecar.watch.uploads import Uploads
+from sidecar.watch.workers import Workers
 
 _PROC = Path("/proc")
 _CAPTURE_SHARE = 0.4  # of the grace after SIGTERM; the rest is for uploads
@@ -56,15 +58,19 @@ def command(settings: Settings) -> None:
     scout = Scout(_PROC, settings, wake_loop=wakeup.set)
     uploads = Uploads(spool, settings.store)
     place = Place(identity=settings.identity, store=location(settings.store), prefix=settings.store.prefix)
+    workers = Workers()
+    baselines = Baselines(settings.trigger, spool, workers)
     captures = Captures(
         settings=settings,
         spool=spool,
         place=place,
         scout=scout,
+        workers=workers,
+        baselines=baselines,
         wake_loop=wakeup.set,
         wake_uploads=uploads.wake,
     )
-    loop = Loop(settings, scout, captures, wakeup)
+    loop = Loop(settings, scout, captures, baselines, wakeup)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     _report_start(settings, left_over)

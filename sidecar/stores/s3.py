@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import GetObjectOutputTypeDef, ListObjectsV2OutputTypeDef
 
 _AWS_DOMAINS = (".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws")
-_CHUNK_BYTES = 256 * 1024
+_CHUNK_BYTES = 64 * 1024
 _ATTEMPTS = 5
 _RETRY_FOR_S = 15.0
 _TAKEN = 412  # what a conditional PUT gets where the key exists
@@ -77,8 +77,8 @@ class S3Store:
             resume = {"ContinuationToken": token}
 
     def read(self, key: str, offset: int = 0) -> Iterator[bytes]:
-        """The bytes of an object from ``offset`` on. A broken connection is resumed as long as each brings some."""
-        position = offset
+        """The bytes of an object from ``offset`` on, over as many connections as it takes while each brings some."""
+        position, fruitless = offset, 0
         while True:
             answer = self._call("s3:GetObject", key, partial(self._open, key, position))
             if answer is None:
@@ -94,7 +94,8 @@ class S3Store:
                     if fresh:
                         yield fresh
             except BOTO_ERRORS as error:
-                if position == begin:
+                fruitless = fruitless + 1 if position == begin else 0
+                if fruitless == _ATTEMPTS:
                     raise translate(error, self._request("s3:GetObject", key)) from error
             else:
                 return
@@ -184,7 +185,7 @@ class S3Store:
         retrying = tenacity.Retrying(
             sleep=self._sleep,
             stop=tenacity.stop_after_attempt(_ATTEMPTS) | tenacity.stop_after_delay(_RETRY_FOR_S),
-            wait=tenacity.wait_exponential_jitter(initial=0.5, max=4.0, jitter=0.5),
+            wait=tenacity.wait_exponential_jitter(max=4.0, jitter=0.5),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, StoreError) and error.transient),
             reraise=True,
         )
@@ -206,12 +207,13 @@ class S3Store:
     def _client(self) -> S3Client:
         common: dict[str, Any] = {
             "signature_version": "s3v4",
-            "s3": {"addressing_style": "path" if self._settings.path_style else "auto"},
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "connect_timeout": 5,
             "read_timeout": 30,
             "user_agent_extra": f"oom-heap-dumper/{__version__}",
         }
+        if self._settings.path_style:
+            common["s3"] = {"addressing_style": "path"}
         try:
             session = boto3.session.Session()
             client = session.client("s3", config=Config(**common))

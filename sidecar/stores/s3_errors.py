@@ -59,8 +59,7 @@ _CREDENTIALS = (
     "give the pod a role (IRSA, EKS Pod Identity) or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from a secret"
 )
 _SETTINGS = "mend the AWS_ variable or the AWS configuration file that it names"
-_WAIT = "the store is overloaded or failing; it is tried again"
-_NETWORK = "check {endpoint} (AWS_ENDPOINT_URL_S3), DNS, network policies and proxies; it is tried again"
+_NETWORK = "check {endpoint} (AWS_ENDPOINT_URL_S3), DNS, network policies and proxies"
 
 _ALLOW = _Rule(remedy="allow {action} on {resource}")
 _ACCOUNT = _Rule(remedy="the store has disabled the account or bucket: ask whoever owns it")
@@ -69,8 +68,8 @@ _EXPIRED = _Rule(remedy="the session's credentials are no longer valid: renew AW
 _REGION = _Rule(remedy="set AWS_REGION={region} for bucket {bucket}")
 _CLOCK = _Rule(remedy="set this machine's clock (NTP): it is more than 15 minutes off the store's")
 _UNREACHABLE = _Rule(remedy=_NETWORK, transient=True)
-_BUSY = _Rule(remedy=_WAIT, transient=True)
-_DAMAGED = _Rule(remedy="the object was damaged on its way; it is tried again", transient=True)
+_BUSY = _Rule(remedy="the store is overloaded or failing, or {endpoint} is no S3 endpoint", transient=True)
+_DAMAGED = _Rule(remedy="the object was damaged on its way: check proxies between here and {endpoint}", transient=True)
 _KMS = _Rule(remedy="check that S3_KMS_KEY_ID names an enabled key in the bucket's region that this role may use")
 _BUCKET = _Rule(remedy="{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen, without s3:// or a path")
 _TOO_LARGE = _Rule(remedy="the store takes no object of this size", object_only=True)
@@ -156,9 +155,8 @@ _BY_CLASS: tuple[tuple[type[BotoCoreError], _Rule], ...] = (
     (boto.FlexibleChecksumError, _DAMAGED),
 )
 
-_TLS = _Rule(remedy="give the authority that signed the certificate of {endpoint} in AWS_CA_BUNDLE")
+_TLS = _Rule(remedy="AWS_CA_BUNDLE must name a PEM file with the authority that signed the certificate of {endpoint}")
 _NO_FILE = _Rule(remedy="check the files that the AWS_ variables name, such as AWS_WEB_IDENTITY_TOKEN_FILE")
-_NO_CA_FILE = _Rule(remedy="mend AWS_CA_BUNDLE: it must name a readable PEM file")
 _NOT_S3 = _Rule(remedy="check that {endpoint} is an S3 endpoint and not another web server")
 _IDENTITY = _Rule(remedy="check the role's trust policy and the service account's annotation with the role's ARN")
 _UNKNOWN = _Rule(remedy="see the store's documentation of this error")
@@ -229,8 +227,6 @@ def _class_rule(error: Exception) -> _Rule:
     if isinstance(error, boto.SSLError):
         # a connection cut in the handshake says EOF; all else is a matter of certificates or of a wrong scheme
         return _Rule(remedy=_TLS.remedy, transient="EOF" in str(error))
-    if isinstance(error, boto.HTTPClientError) and isinstance(error.kwargs.get("error"), FileNotFoundError):
-        return _NO_CA_FILE
     if isinstance(error, ResponseParserError):
         return _NOT_S3
     if isinstance(error, HTTPError):

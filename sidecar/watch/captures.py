@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import queue
 import threading
@@ -12,20 +11,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sidecar import logs
-from sidecar.capture import Baseline, Dump, take_profile
+from sidecar.capture import Dump
 from sidecar.core import manifest
-from sidecar.core.baseline import baseline_due
-from sidecar.core.keys import DumpId, profile_name, safe_name
+from sidecar.core.keys import DumpId
 from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
-from sidecar.core.model import Container, Process, Sample
+from sidecar.core.model import Container, Sample
 from sidecar.core.outcome import Outcome
 from sidecar.core.quantities import format_bytes
-from sidecar.errors import EmptyProfileError, OomHeapDumperError, PprofError
+from sidecar.errors import EmptyProfileError, OomHeapDumperError
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import Settings
 from sidecar.spool import Spool
+from sidecar.watch.baselines import Baselines
 from sidecar.watch.endpoints import Answering
 from sidecar.watch.scout import Scout
+from sidecar.watch.workers import Workers
 
 EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 # Extras may each take half a minute of a throttled program; two at a time keep our own memory bounded.
@@ -68,16 +68,8 @@ class Result:
     ok: bool
 
 
-@dataclass(slots=True)
-class _BaselineState:
-    since_s: float
-    tried_s: float = float("-inf")
-    taken_uptime_s: float | None = None
-    baseline: Baseline | None = None
-
-
 class Captures:
-    """Takes dumps and baselines; what it finished is in ``results`` for the loop to collect."""
+    """Takes dumps; what it finished is in ``results`` for the loop to collect."""
 
     def __init__(
         self,
@@ -86,6 +78,8 @@ class Captures:
         spool: Spool,
         place: Place,
         scout: Scout,
+        workers: Workers,
+        baselines: Baselines,
         wake_loop: Callable[[], None],
         wake_uploads: Callable[[], None],
     ) -> None:
@@ -93,7 +87,6 @@ class Captures:
         self.taken = 0
         self.failed = 0
         self._kinds = settings.pprof.profiles
-        self._policy = settings.trigger
         self._spool = spool
         self._place = place
         self._scout = scout
@@ -101,14 +94,14 @@ class Captures:
         self._wake_uploads = wake_uploads
         self._limit_failures = logs.RateLimit()
         self._extras = threading.Semaphore(_EXTRAS_AT_ONCE)
-        self._baselines: dict[Process, _BaselineState] = {}
-        self._active: set[threading.Thread] = set()
+        self._workers = workers
+        self._baselines = baselines
         self._stopping = False
 
     def request(self, request: Request) -> None:
         """Capture now, in a thread of its own."""
         request.life.idle.clear()
-        self._spawn(lambda: self._capture(request))
+        self._workers.run(lambda: self._capture(request))
 
     def record_outcome(
         self,
@@ -137,56 +130,12 @@ class Captures:
             self._spool.put(life.last_dump or fallback, outcome.file_name, manifest.encode(document))
             self._wake_uploads()
 
-        self._spawn(write)
-
-    def keep_baselines(self, container: Container, ratio: float | None, now_s: float) -> None:
-        """Take the baselines that are due for the processes of a container that answer."""
-        if "heap-baseline" not in self._kinds:
-            return
-        for answering in self._scout.endpoints.of(container):
-            process = answering.process
-            state = self._baselines.setdefault(process, _BaselineState(since_s=now_s))
-            uptime_s = now_s - state.since_s
-            if baseline_due(
-                self._policy,
-                ratio=ratio,
-                uptime_s=uptime_s,
-                taken_at_uptime_s=state.taken_uptime_s,
-                tried_s_ago=now_s - state.tried_s,
-            ):
-                state.tried_s = now_s
-                self._spawn(functools.partial(self._baseline, process, answering.client, state, uptime_s))
-
-    def forget_processes(self, alive: set[Process]) -> None:
-        """Drop the baselines of processes that have ended, unless a dump of theirs is still being taken."""
-        if self._active:
-            return
-        for process in self._baselines.keys() - alive:
-            gone = self._baselines.pop(process)
-            if gone.baseline is not None:
-                self._spool.drop_baseline(gone.baseline.path.name)
+        self._workers.run(write)
 
     def stop(self, grace_s: float) -> None:
         """Leave out extras from now on and wait for what is being taken."""
         self._stopping = True
-        deadline_s = time.monotonic() + grace_s
-        for thread in tuple(self._active):
-            thread.join(max(0.0, deadline_s - time.monotonic()))
-
-    def _spawn(self, job: Callable[[], None]) -> None:
-        def body() -> None:
-            try:
-                job()
-            except OomHeapDumperError as error:
-                logs.event(logging.WARNING, "capture-error", str(error))
-            except Exception:  # noqa: BLE001 -- nothing may stop the watch
-                logs.fault("capture-crashed", "a capture failed in an unforeseen way")
-            finally:
-                self._active.discard(thread)
-
-        thread = threading.Thread(target=body, daemon=True, name="capture")
-        self._active.add(thread)
-        thread.start()
+        self._workers.join(grace_s)
 
     def _capture(self, request: Request) -> None:
         dumps: list[tuple[Dump, PprofClient]] = []
@@ -255,7 +204,7 @@ class Captures:
         """The baseline and the extras, on a connection of their own so that a slow one harms no later capture."""
         have = {profile.kind for profile in dump.profiles}
         if "heap-baseline" in self._kinds:
-            dump.add_baseline(self._baseline_of(dump))
+            dump.add_baseline(self._baselines.of(dump.process))
         dump.draft()
         extra_client = client.clone()
         try:
@@ -267,23 +216,6 @@ class Captures:
         finally:
             extra_client.close()
             dump.finish()
-
-    def _baseline_of(self, dump: Dump) -> Baseline | None:
-        state = self._baselines.get(dump.process)
-        return state.baseline if state else None
-
-    def _baseline(self, process: Process, client: PprofClient, state: _BaselineState, uptime_s: float) -> None:
-        name = profile_name("heap-baseline", client.port)
-        file_name = f"{safe_name(process.name)}-{process.pid}-{name}"
-        try:
-            file = self._spool.write_baseline(file_name)
-            profile = take_profile("heap-baseline", client, file, name)
-        except PprofError as error:
-            logs.event(logging.DEBUG, "baseline-failed", f"no baseline of process {process.pid} yet: {error}")
-            return
-        if file.result is not None:
-            state.baseline = Baseline(profile=profile, path=file.result.path)
-            state.taken_uptime_s = uptime_s
 
     def _report(self, request: Request, dump: Dump) -> None:
         self.taken += 1

@@ -17,7 +17,8 @@ from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import Hold, Verdict
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.settings import Settings
-from sidecar.watch.captures import Captures, utc_now
+from sidecar.watch.baselines import Baselines
+from sidecar.watch.captures import Captures, Life, utc_now
 from sidecar.watch.scout import Scout
 from sidecar.watch.target import Target
 
@@ -50,7 +51,9 @@ class Wakeup:
 class Loop:
     """Samples each target every ``interval_s``; `run` returns after `stop`."""
 
-    def __init__(self, settings: Settings, scout: Scout, captures: Captures, wakeup: Wakeup) -> None:
+    def __init__(
+        self, settings: Settings, scout: Scout, captures: Captures, baselines: Baselines, wakeup: Wakeup
+    ) -> None:
         self.last_ok_s = time.monotonic()
         self.samples = 0
         self.read_errors = 0
@@ -58,6 +61,8 @@ class Loop:
         self._policy = settings.trigger
         self._scout = scout
         self._captures = captures
+        self._baselines = baselines
+        self._takes_baselines = "heap-baseline" in settings.pprof.profiles
         self._wakeup = wakeup
         self._targets: dict[str, Target] = {}
         self._limit = logs.RateLimit()
@@ -172,7 +177,7 @@ class Loop:
         del self._targets[key]
         target.surveyed.source.close()
         outcome = target.end(self._policy)
-        self._record(target, outcome)
+        self._record(target, outcome, target.life)
         level = logging.WARNING if outcome.ending is Ending.OOM_KILLED else logging.INFO
         logs.event(
             level,
@@ -183,10 +188,10 @@ class Loop:
             **target.log_fields(),
         )
 
-    def _record(self, target: Target, outcome: Outcome) -> None:
+    def _record(self, target: Target, outcome: Outcome, life: Life) -> None:
         now_s = time.monotonic()
         self._captures.record_outcome(
-            life=replace(target.life),  # as it is now: a later kill is another story
+            life=life,
             fallback=target.outcome_id(utc_now()),
             container=target.surveyed.container,
             outcome=outcome,
@@ -204,18 +209,20 @@ class Loop:
         processes: set[Process] = set()
         for target in self._targets.values():
             processes.update(target.surveyed.container.processes)
-            self._captures.keep_baselines(target.surveyed.container, target.ratio(self._policy), now_s)
+            if self._takes_baselines:
+                answering = self._scout.endpoints.of(target.surveyed.container)
+                self._baselines.keep(answering, target.ratio(self._policy), now_s)
             if target.survived_kill(now_s):
                 outcome = Outcome(
                     ending=Ending.PROCESS_OOM_KILLED,
                     counted=True,
                     seen="the cgroup's oom_kill counter rose while the container lived on",
                 )
-                self._record(target, outcome)
+                self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
                 target.life.last_dump = target.life.why_no_dump = None
             if not target.announced:
                 self._announce(target, now_s)
-        self._captures.forget_processes(processes)
+        self._baselines.forget(processes)
         if not self._targets and not self._said_lonely and now_s - self._began_s > _LONELY_AFTER_S:
             self._said_lonely = True
             logs.event(

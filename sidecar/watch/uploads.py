@@ -107,6 +107,14 @@ class Uploads:
             self._report_stored(report)
         elif report.get("event") == "upload-failed":
             self._report_failure(report)
+        elif report.get("event") == "dump-dropped":
+            logs.event(
+                logging.WARNING,
+                "dump-dropped",
+                f"the directory is full: dropped {report.get('key')}; raise DUMP_DIR_SIZE",
+                key=report.get("key"),
+                size_bytes=report.get("size_bytes"),
+            )
 
     def _report_stored(self, report: Report) -> None:
         """A line for each dump when its manifest, the last of it, is stored; the single files are for debugging."""
@@ -133,7 +141,7 @@ class Uploads:
             logging.ERROR,
             "upload-failed",
             f"{report['error']}{remedy}; kept in the spool, next try within {pause}",
-            key=report.get("key"),
+            key=report.get("key") or None,
             consecutive_errors=self.consecutive_errors + 1,
             pending_files=self._spool.pending_files(),
             failures_not_logged=left_out,

@@ -38,10 +38,11 @@ class FakeProc:
         (directory / "fd").mkdir(parents=True, exist_ok=True)
         stat = b"%d (%s) S 1 1 1 0 -1 0 0 0 0 0 5 5 0 0 20 0 1 0 %d 0 0" % (pid, name, start_ticks) + b" 0" * 30
         (directory / "stat").write_bytes(stat + b"\n")
-        printable = name.replace(b"\n", b"\\n")
-        (directory / "status").write_bytes(
-            b"Name:\t%s\nState:\tS (sleeping)\nUid:\t%d\t%d\t%d\t%d\nGid:\t%d\t%d\t%d\t%d\nThreads:\t1\n"
-            b"RssAnon:\t%8d kB\nRssShmem:\t0 kB\n" % (printable, *([uid] * 8), rss_anon_kib)
+        shown = name.replace(b"\n", b"\\n").decode("latin-1")
+        (directory / "status").write_text(
+            f"Name:\t{shown}\nState:\tS (sleeping)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n"
+            f"Gid:\t{uid}\t{uid}\t{uid}\t{uid}\nThreads:\t1\nRssAnon:\t{rss_anon_kib:8} kB\nRssShmem:\t0 kB\n",
+            encoding="latin-1",
         )
         (directory / "cmdline").write_bytes(b"/app\0--flag\0")
         (directory / "environ").write_bytes(b"GOGC=50\0SECRET=1\0")

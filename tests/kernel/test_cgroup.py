@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,7 @@ def container(*pids: int) -> Container:
 
 
 @pytest.fixture
-def proc(tmp_path: Path) -> Iterator[FakeProc]:
+def proc(tmp_path: Path) -> FakeProc:
     """A /proc without processes, except for a view of our own that shows nothing."""
     fake = FakeProc(tmp_path / "proc")
     (fake.root / "self").mkdir()
@@ -84,8 +83,10 @@ def test_a_limit_above_counts_on_v1(tmp_path: Path) -> None:
 @pytest.mark.parametrize("version", [1, 2])
 def test_no_limit_is_none_and_the_setting_stands_in(tmp_path: Path, version: cgroup_files.CgroupVersion) -> None:
     """``max`` and v1's huge number are no limit; an assumed one takes their place; a real one wins over it."""
-    build = {1: lambda: v1_cgroup(tmp_path, usage=1), 2: lambda: v2_cgroup(tmp_path, current=1)}[version]
-    build()
+    if version == 1:
+        v1_cgroup(tmp_path, usage=1)
+    else:
+        v2_cgroup(tmp_path, current=1)
     assert MemoryCgroup(tmp_path, version).read().limit_bytes is None
     opened = MemoryCgroup(tmp_path, version, 777)
     assert opened.read().limit_bytes == 777

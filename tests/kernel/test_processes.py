@@ -105,7 +105,7 @@ def test_a_container_in_the_making_is_left_alone(proc: FakeProc) -> None:
 
 
 def test_a_script_that_becomes_the_app_is_known_by_its_new_name(proc: FakeProc) -> None:
-    """execve keeps PID and start time; with ``verify`` name and user are read anew."""
+    """Its execve keeps PID and start time; with ``verify`` name and user are read anew."""
     proc.process(20, "0::/../a\n", name=b"sh", uid=0)
     table = ProcessTable(proc.root)
     table.scan()

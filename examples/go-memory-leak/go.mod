@@ -1,0 +1,3 @@
+module example.org/go-memory-leak
+
+go 1.21

@@ -1,0 +1,79 @@
+"""Turns the values of the options into settings, and refuses those that don't go together."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sidecar.core.model import Identity
+from sidecar.core.trigger import TriggerPolicy
+from sidecar.settings import LogSettings, PprofSettings, Settings, SpoolSettings, TargetSettings
+from sidecar.stores import StoreSettings
+
+_SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+
+def take_store_settings(values: dict[str, Any]) -> StoreSettings:
+    """Take the options of the store out of ``values``. Raises `click.UsageError`."""
+    sse, kms_key = values.pop("s3_sse"), values.pop("s3_kms_key_id")
+    if kms_key and sse not in ("aws:kms", "aws:kms:dsse"):
+        raise click.UsageError("S3_KMS_KEY_ID is set but S3_SSE isn't: set S3_SSE=aws:kms beside it")
+    return StoreSettings(
+        bucket=values.pop("bucket"),
+        prefix=values.pop("prefix").strip("/"),
+        directory=values.pop("dump_dir"),
+        directory_size_bytes=values.pop("dump_dir_size"),
+        sse=sse,
+        kms_key=kms_key,
+        storage_class=values.pop("s3_storage_class"),
+        path_style=values.pop("s3_path_style"),
+    )
+
+
+def _namespace() -> str:
+    try:
+        return _SERVICE_ACCOUNT_NAMESPACE.read_text().strip() or "default"
+    except OSError:
+        return "default"
+
+
+def take_settings(values: dict[str, Any]) -> Settings:
+    """Take every option of the main job out of ``values``. Raises `click.UsageError`."""
+    if values["pids"] and not values["memory_limit"]:
+        raise click.UsageError("--pid needs a limit to hold the process against: add --memory-limit, such as 512Mi")
+    return Settings(
+        interval_s=values.pop("watch_time"),
+        trigger=TriggerPolicy(
+            critical_ratio=values.pop("critical") / 100,
+            cooldown_s=values.pop("cooldown"),
+            max_per_hour=values.pop("max_dumps_per_hour"),
+            metric=values.pop("metric"),
+        ),
+        identity=Identity(
+            cluster=values.pop("cluster"),
+            namespace=values.pop("namespace") or _namespace(),
+            pod=values.pop("pod") or socket.gethostname(),
+            node=values.pop("node"),
+            image=values.pop("image"),
+        ),
+        targets=TargetSettings(
+            pids=values.pop("pids"),
+            limit_bytes=values.pop("memory_limit"),
+            container_name=values.pop("container_name"),
+        ),
+        pprof=PprofSettings(
+            ports=values.pop("pprof_ports"),
+            path=values.pop("pprof_path"),
+            headers=values.pop("pprof_headers"),
+            scheme=values.pop("pprof_scheme"),
+            ca_file=values.pop("pprof_ca_file"),
+            profiles=values.pop("profiles"),
+        ),
+        spool=SpoolSettings(directory=values.pop("spool_dir"), size_bytes=values.pop("spool_size")),
+        store=take_store_settings(values),
+        upload_grace_s=values.pop("upload_grace"),
+        log=LogSettings(format=values.pop("log_format"), level=values.pop("log_level")),
+    )

@@ -1,0 +1,188 @@
+"""The uploader: a process of its own that empties the spool into the store and ends, ``python -m sidecar.drain``.
+
+boto3 takes more memory than all of the resident sidecar, so it lives only here and only while there is something to
+upload. The process reads one JSON object on stdin, made by `encode_request`, and reports each event as a line of JSON
+on stdout: ``uploaded``, ``upload-failed``, ``dump-dropped`` (by a full directory), ``busy``.
+
+A file is removed from the spool only after the store has confirmed it, so that killing this process at any moment loses
+nothing and at worst stores a file a second time under the same key. It asks for no signal at its parent's death: an
+orphan only finishes a finite queue (and the lock keeps a successor waiting), whereas that signal is sent when the
+parent's *thread* ends that started the process.
+
+Exit codes: 0 the queue is empty, 1 something could not be stored, 2 the request is malformed, `BUSY` another uploader
+is at it, 128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, join_key
+from sidecar.core.listing import parse_profile_name
+from sidecar.errors import ConfigError, OomHeapDumperError, SpoolError, StoreError
+from sidecar.stores import Store, StoreSettings, open_store
+from sidecar.stores.errors import ObjectRefusedError
+
+BUSY = os.EX_TEMPFAIL
+
+_QUEUE = "queue"
+_LOCK = ".drain.lock"
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def encode_request(spool: Path, store: StoreSettings) -> str:
+    """What the uploader is to be given on stdin."""
+    settings = asdict(store) | {"directory": str(store.directory)}
+    return json.dumps({"spool": str(spool), "store": settings}) + "\n"
+
+
+def decode_request(text: str) -> tuple[Path, StoreSettings]:
+    """The spool and the store of a request. Raises ConfigError if it isn't one."""
+    try:
+        request = json.loads(text)
+        known = {field.name for field in fields(StoreSettings)}
+        settings = {name: value for name, value in request["store"].items() if name in known}
+        settings["directory"] = Path(settings["directory"])
+        return Path(request["spool"]), StoreSettings(**settings)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"stdin must carry one JSON object with spool and store ({error!r})") from error
+
+
+def drain(spool: Path, open_store: Callable[[], Store], prefix: str, report: Report) -> bool:
+    """Upload until a scan of the queue finds nothing new; whether everything could be stored.
+
+    ``open_store`` is called only if there is something to upload. Raises StoreError when the store as a whole fails,
+    SpoolError when the spool does; the rest stays where it is.
+    """
+    queue = spool / _QUEUE
+    refused: set[Path] = set()
+    try:
+        while pending := [file for file in _scan(queue) if file not in refused]:
+            store = open_store()
+            for file in pending:
+                if not _upload(file, join_key(prefix, file.relative_to(queue).as_posix()), store, report):
+                    refused.add(file)
+        return not refused
+    finally:
+        _remove_empty_folders(queue)
+
+
+def _scan(queue: Path) -> list[Path]:
+    """What is to be uploaded, the most urgent first: dumps by age, and in each the profile before the papers."""
+    found: list[Path] = []
+    for folder, _, names in os.walk(queue):
+        dump = Path(folder)
+        if len(dump.relative_to(queue).parts) == 3:  # namespace, pod, dump
+            found.extend(dump / name for name in names if not name.startswith(".") and not (dump / name).is_symlink())
+    return sorted(found, key=lambda file: (file.parent.name, _rank(file.name), file))
+
+
+def _rank(name: str) -> int:
+    """Order within a dump: if there is time for one file only, it should be the plain heap profile."""
+    profile = parse_profile_name(name)
+    if profile is not None:
+        return 0 if profile.kind == "heap" else 1
+    if name == MANIFEST_NAME:
+        return 2
+    return 3 if name.startswith(OUTCOME_PREFIX) else 1
+
+
+def _upload(file: Path, key: str, store: Store, report: Report) -> bool:
+    """Store one file and remove it; False if this object is refused. Raises StoreError if the whole store fails."""
+    try:
+        size_bytes = file.stat().st_size
+        began_s = time.monotonic()
+        store.put(key, file)
+        duration_s = time.monotonic() - began_s
+    except FileNotFoundError:
+        return True  # the spool dropped it to make room
+    except StoreError as error:
+        if not file.exists():
+            return True  # likewise
+        report({"event": "upload-failed", "key": key, "error": str(error), "remedy": error.remedy})
+        if not isinstance(error, ObjectRefusedError):
+            raise
+        return False
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpoolError(f"can't remove {file} from the spool: {error.strerror}") from error
+    report({"event": "uploaded", "key": key, "size_bytes": size_bytes, "duration_s": round(duration_s, 3)})
+    return True
+
+
+def _remove_empty_folders(queue: Path) -> None:
+    """Remove folders without files, deepest first. The spool makes a folder anew when it vanishes under its hands."""
+    for folder, _, _ in os.walk(queue, topdown=False):
+        if folder != str(queue):
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()
+
+
+def main() -> int:
+    """Serve one request from stdin."""
+    _end_at_signals()
+    try:
+        spool, settings = decode_request(sys.stdin.read())
+        if not _lock(spool):
+            _report({"event": "busy"})
+            return BUSY
+        logging.getLogger("sidecar.stores").addHandler(_Relay())
+        stored = drain(spool, functools.cache(lambda: open_store(settings)), settings.prefix, _report)
+    except StoreError:
+        return 1  # reported where it happened
+    except OomHeapDumperError as error:
+        _report({"event": "upload-failed", "key": "", "error": str(error), "remedy": ""})
+        return error.exit_code
+    return 0 if stored else 1
+
+
+def _lock(spool: Path) -> bool:
+    """Become the only uploader of the spool until this process ends; False if there is one already."""
+    try:
+        descriptor = os.open(spool / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise SpoolError(f"can't lock the spool {spool}: {error.strerror}") from error
+    return True
+
+
+def _end_at_signals() -> None:
+    """End at once on SIGTERM and SIGINT, from a thread: a handler would wait for a name look-up to time out."""
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    threading.Thread(target=lambda: os._exit(128 + signal.sigwait(signals)), daemon=True).start()
+
+
+def _report(event: dict[str, Any]) -> None:
+    """Write an event; that nobody listens any more is no reason to leave dumps behind."""
+    line = json.dumps(event) + "\n"
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), line.encode())
+
+
+class _Relay(logging.Handler):
+    """Passes the events of the stores on to the parent."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _report(dict(getattr(record, "event_fields", {})))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

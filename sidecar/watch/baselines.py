@@ -1,0 +1,79 @@
+"""Keeps a heap profile of calm times for each process that answers, to be put beside its dumps."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sidecar import logs
+from sidecar.capture import Baseline, take_profile
+from sidecar.core.baseline import baseline_due
+from sidecar.core.keys import profile_name, safe_name
+from sidecar.core.model import Process
+from sidecar.core.trigger import TriggerPolicy
+from sidecar.errors import PprofError
+from sidecar.pprof_http import PprofClient
+from sidecar.spool import Spool
+from sidecar.watch.endpoints import Answering
+from sidecar.watch.workers import Workers
+
+
+@dataclass(slots=True)
+class _State:
+    since_s: float
+    tried_s: float = float("-inf")
+    taken_uptime_s: float | None = None
+    baseline: Baseline | None = None
+
+
+class Baselines:
+    """Takes baselines when they are due, beside the loop."""
+
+    def __init__(self, policy: TriggerPolicy, spool: Spool, workers: Workers) -> None:
+        self._policy = policy
+        self._spool = spool
+        self._workers = workers
+        self._states: dict[Process, _State] = {}
+
+    def keep(self, answering: Iterable[Answering], ratio: float | None, now_s: float) -> None:
+        """Take what is due for these processes, whose container's memory is at ``ratio`` of its limit."""
+        for answer in answering:
+            state = self._states.setdefault(answer.process, _State(since_s=now_s))
+            uptime_s = now_s - state.since_s
+            if baseline_due(
+                self._policy,
+                ratio=ratio,
+                uptime_s=uptime_s,
+                taken_at_uptime_s=state.taken_uptime_s,
+                tried_s_ago=now_s - state.tried_s,
+            ):
+                state.tried_s = now_s
+                self._workers.run(functools.partial(self._take, answer.process, answer.client, state, uptime_s))
+
+    def of(self, process: Process) -> Baseline | None:
+        """The baseline of a process, if one was taken."""
+        state = self._states.get(process)
+        return state.baseline if state else None
+
+    def forget(self, alive: set[Process]) -> None:
+        """Drop the baselines of processes that have ended, unless a dump is still being taken: it may want one."""
+        if not self._workers.is_idle:
+            return
+        for process in self._states.keys() - alive:
+            gone = self._states.pop(process)
+            if gone.baseline is not None:
+                self._spool.drop_baseline(gone.baseline.path.name)
+
+    def _take(self, process: Process, client: PprofClient, state: _State, uptime_s: float) -> None:
+        name = profile_name("heap-baseline", client.port)
+        file = self._spool.write_baseline(f"{safe_name(process.name)}-{process.pid}-{name}")
+        try:
+            profile = take_profile("heap-baseline", client, file, name)
+        except PprofError as error:
+            logs.event(logging.DEBUG, "baseline-failed", f"no baseline of process {process.pid} yet: {error}")
+            return
+        if file.result is not None:
+            state.baseline = Baseline(profile=profile, path=file.result.path)
+            state.taken_uptime_s = uptime_s

@@ -1,0 +1,242 @@
+"""Bad days, for real: each ends in one clear line, the watch goes on, and nothing captured is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from localpod.pod import LocalPod
+from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, wait_until
+from tests.s3_servers.moto import moto_server
+
+MIB = 1 << 20
+MakeSidecar = Callable[..., SidecarRun]
+APP = Path(__file__).with_name("misbehaving_app.py")
+
+# Stays at its size above the threshold of a limit of 64 MiB instead of running into it.
+HOVER = {"LEAK_MODE": "steady", "LEAK_RATE": "40MiB/s", "LEAK_DELAY": "2s", "LEAK_MAX": "52MiB", "GOGC": "10"}
+CALM = {"LEAK_MODE": "off", "ADDR": "127.0.0.1:0"}
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ("html", "looks like HTML"),
+        ("garbage", "isn't gzip"),
+        ("endless", ""),
+        ("bomb", "unpacks to more than"),
+        ("redirect", "HTTP 302"),
+        ("missing", "HTTP 404"),
+        ("die", ""),
+    ],
+)
+def test_an_app_that_answers_badly(pod: LocalPod, sidecar: MakeSidecar, behaviour: str, reason: str) -> None:
+    """One line says what came instead of a profile; nothing of it is stored; a calm neighbour is watched on."""
+    port = free_port()
+    run = sidecar(PPROF_PORTS=str(port), PROFILES="heap")
+    run.start()
+    pod.start("bad", [sys.executable, APP, str(port), "86", behaviour], memory_limit_bytes=100 * MIB)
+    failure = run.wait_for("capture-failed", container="bad")
+    assert reason in failure["message"]
+    assert "trying again" in failure["message"]
+    samples = run.command("health").stdout
+    assert "healthy" in samples
+    assert run.stop() == 0
+    assert run.stored("*.pb.gz") == []
+    assert not run.events("capture-crashed")
+
+
+def test_an_app_that_never_answers_does_not_stop_the_watch(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """While one container's capture hangs, another one's is taken."""
+    port = free_port()
+    run = sidecar()
+    run.settings = {"PPROF_PORTS": f"{port},8123"}
+    run.start()
+    pod.start("hangs", [sys.executable, APP, str(port), "86", "hang"], memory_limit_bytes=100 * MIB)
+    run.wait_for("watching", container="hangs")
+    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8123", "LEAK_DELAY": "4s"})
+    run.wait_for("captured", container="leaky")
+    assert "no whole answer within" in run.wait_for("capture-failed", container="hangs")["message"]
+    assert run.stop() == 0
+
+
+def test_programs_that_are_not_go_are_never_asked(pod: LocalPod, sidecar: MakeSidecar, tmp_path: Path) -> None:
+    """Without PPROF_PORTS a database's port is left alone: no request reaches it."""
+    run = sidecar()
+    run.start()
+    log = tmp_path / "requests"
+    pod.start("db", [sys.executable, APP, str(free_port()), "1", "html", log], memory_limit_bytes=100 * MIB)
+    run.wait_for("watching", container="db")
+    run.stop()
+    assert not log.exists()
+
+
+def test_s3_is_down_then_back(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """The dump waits in the spool, one line says so and why, and it is uploaded when the store is back."""
+    port = free_port()
+    run = sidecar(BUCKET="dumps", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", UPLOAD_GRACE="5s", **CREDENTIALS)
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    run.wait_for("captured")
+    failure = run.wait_for("upload-failed")
+    assert "kept in the spool" in failure["message"]
+    assert failure["pending_files"] >= 1
+    with moto_server(port):
+        run.wait_for("store-recovered")
+        run.wait_for("stored")
+        assert run.stop() == 0
+        assert run.events("stopped")[0]["files_left"] == 0
+        assert '"heap"' in run.command("list", "--output", "json").stdout
+
+
+def test_a_killed_sidecar_uploads_at_its_next_start(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """SIGKILL with the store down: everything captured is still in the spool and goes up once both are back."""
+    port = free_port()
+    run = sidecar(BUCKET="dumps", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", UPLOAD_GRACE="5s", **CREDENTIALS)
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    captured = run.wait_for("captured")
+    run.container.kill()
+    run.container.wait(DEADLINE_S)
+    with moto_server(port):
+        run.start()
+        assert run.wait_for("recovered")["files"] >= 1
+        wait_until("the dump is listed", lambda: captured["key"] in run.command("list", "--output", "json").stdout)
+        run.stop()
+
+
+def test_a_missing_bucket_is_one_clear_line(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """The line names the bucket and what to do; the dump is kept."""
+    port = free_port()
+    run = sidecar(
+        BUCKET="no-such-bucket", AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}", UPLOAD_GRACE="2s", **CREDENTIALS
+    )
+    with moto_server(port):
+        run.start()
+        pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+        assert "no-such-bucket" in run.wait_for("upload-failed")["message"]
+        run.stop()
+    assert list((run.folder / "spool/queue").rglob("heap-[0-9]*.pb.gz"))
+
+
+def test_sigterm_in_a_capture_loses_nothing(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """Stopped right after the trigger: the dump is complete or cut short by us, and stored with its manifest."""
+    run = sidecar()
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    run.wait_for("captured")
+    assert run.stop() == 0
+    heaps = {path.parent for path in run.stored("heap-[0-9]*.pb.gz")}
+    assert heaps
+    assert heaps == {path.parent for path in run.stored("manifest.json")}
+    assert run.events("stopped")[0]["files_left"] == 0
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one mebibyte."""
+    directory = tmp_path / "spool"
+    directory.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], capture_output=True, check=False, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
+    yield directory
+    subprocess.run(["umount", "-l", directory], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write a file until the disk has no page left."""
+    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_a_full_disk(tiny_disk: Path, pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """One line says that the disk is full; when there is room again the retry succeeds."""
+    run = sidecar()
+    filler = tiny_disk / "filler"
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    run.wait_for("watching", container="api")
+    fill(filler)
+    assert "No space left" in run.wait_for("capture-failed")["message"]
+    filler.unlink()
+    run.wait_for("captured")
+    assert run.stop() == 0
+
+
+def test_three_hundred_processes(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """A crowded pod: the leaking container is found and dumped all the same."""
+    pod.start("crowd", ["/bin/sh", "-c", "for i in $(seq 300); do sleep 600 & done; wait"])
+    run = sidecar()
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    assert run.wait_for("captured")["container"] == "api"
+    assert run.stop() == 0
+
+
+def test_hostile_names_reach_neither_terminal_nor_keys(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """A program called with a newline and an escape code is one line in the log, and harmless in the key."""
+    hostile = run_name = leak.with_name("a\n\x1b[2J")
+    shutil.copy2(leak, hostile)
+    run = sidecar(LOG_FORMAT="human")
+    run.start()
+    pod.start("api", [run_name], memory_limit_bytes=64 * MIB, env=HOVER)
+    wait_until("a dump", lambda: run.stored("manifest.json"))
+    run.stop()
+    hostile.unlink()
+    assert "\x1b" not in run.log_path.read_text()
+    assert "a\\n\\x1b[2J" in run.log_path.read_text()
+
+
+def test_without_pid_sharing_the_start_says_so(tmp_path: Path) -> None:
+    """As PID 1 of a container of its own it can see nobody: exit code 3 and the line to add to the pod."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        pytest.skip("unshare isn't installed")
+    done = subprocess.run(
+        [unshare, "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "sidecar", "watch"],
+        env={"SPOOL_DIR": str(tmp_path)},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+    if "Operation not permitted" in done.stderr:
+        pytest.skip("no PID namespaces here")
+    assert done.returncode == 3
+    assert "shareProcessNamespace: true" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_rights_the_best_that_remains_works(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """No capability and another user than the app: memory from its processes, its port by the program's arguments."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv isn't installed")
+    run = sidecar(MEMORY_LIMIT="64Mi", PPROF_PORTS="8124")
+    run.wrapper = (setpriv, "--bounding-set=-all", "--inh-caps=-all")
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8124"}, uid=1000, gid=1000)
+    assert "UID and GID" in run.wait_for("cgroup-unreadable")["message"]
+    assert run.wait_for("captured")["limit_bytes"] == 64 * MIB
+    assert run.stop() == 0

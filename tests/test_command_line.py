@@ -1,0 +1,129 @@
+"""The command line: bad input ends in one clear line and exit code 2, and everything declared is documented."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from sidecar.commands.watch import command as watch
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line in an environment of nothing but these variables."""
+    return subprocess.run(
+        [sys.executable, "-m", "sidecar", *arguments],
+        env={"PATH": os.environ["PATH"], **environment},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("CRITICAL", "0", "1 to 100"),
+        ("CRITICAL", "120", "1 to 100"),
+        ("CRITICAL", "abc", "1 to 100"),
+        ("MEMORY_CRITICAL_PERCENTAGE", "101", "1 to 100"),
+        ("WATCH_TIME", "100", "write 100s or 100ms"),
+        ("WATCH_TIME", "1us", "10ms to 1m"),
+        ("COOLDOWN", "10", "write 10s or 10ms"),
+        ("COOLDOWN", "0s", "longer than 0"),
+        ("BUCKET", "s3://dumps/x", "without s3://"),
+        ("BUCKET", "Bad_Name", "not a bucket name"),
+        ("MEMORY_LIMIT", "lots", "256Mi"),
+        ("PPROF_PORTS", "8080,http", "1 to 65535"),
+        ("PPROF_PORTS", "70000", "1 to 65535"),
+        ("PPROF_PATH", "debug/pprof", "begins with /"),
+        ("PROFILES", "heap,cpu", "choose from"),
+        ("PROFILES", "goroutine", "must include heap"),
+        ("SPOOL_SIZE", "1Ki", "at least 1Mi"),
+        ("METRIC", "rss", "working-set"),
+        ("MAX_DUMPS_PER_HOUR", "0", "x>=1"),
+        ("LOG_FORMAT", "xml", "json"),
+        ("S3_KMS_KEY_ID", "alias/x", "S3_SSE=aws:kms"),
+    ],
+)
+def test_a_bad_setting_stops_the_start(variable: str, value: str, remedy: str, tmp_path: Path) -> None:
+    """One line on stderr with the variable, the value or its mistake, and the remedy; exit code 2; no trace."""
+    done = run("watch", **{"SPOOL_DIR": str(tmp_path), "DUMP_DIR": str(tmp_path), variable: value})
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert variable in done.stderr
+    assert remedy in done.stderr
+
+
+def test_a_wrong_header_is_not_quoted(tmp_path: Path) -> None:
+    """It may be a token that lost its name: it must not end in a log."""
+    done = run("watch", SPOOL_DIR=str(tmp_path), PPROF_HEADERS="Bearer-secret-token")
+    assert done.returncode == 2
+    assert "secret" not in done.stderr.replace("it may be a secret", "")
+
+
+@pytest.mark.parametrize("arguments", [("nope",), ("watch", "--nope"), ("watch", "--pid", "3"), ("get",)])
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    """An unknown command, an unknown flag, a flag without its partner, a missing argument: one line each."""
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_surroundings_that_forbid_the_start_are_exit_code_3() -> None:
+    """A directory that can't be written is no wrong setting, but nothing can start there."""
+    done = run("watch", DUMP_DIR="/proc/nowhere")
+    assert done.returncode == 3
+    assert "BUCKET" in done.stderr
+    assert "DUMP_DIR" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("watch",), ("check",), ("dump",), ("list",), ("get",), ("health",)])
+def test_help_of_every_command(arguments: tuple[str, ...]) -> None:
+    """``--help`` works without any setting and says what the command is for."""
+    done = run(*arguments, "--help")
+    assert done.returncode == 0
+    assert "Usage: oom-heap-dumper" in done.stdout
+    assert done.stderr == ""
+
+
+def test_health_without_a_watch(tmp_path: Path) -> None:
+    """A probe of a sidecar that never sampled fails, in one line."""
+    done = run("health", SPOOL_DIR=str(tmp_path))
+    assert done.returncode == 1
+    assert str(tmp_path) in done.stderr
+
+
+def options() -> dict[str, click.Option]:
+    """Every option of ``watch`` by its flag."""
+    return {parameter.opts[0]: parameter for parameter in watch.params if isinstance(parameter, click.Option)}
+
+
+def test_every_option_has_a_variable_and_a_help() -> None:
+    """A container is set up by its environment: only ``--pid``, which is for other places, has no variable."""
+    for flag, option in options().items():
+        assert option.help, flag
+        assert option.envvar or flag in {"--pid", "--help"}, flag
+
+
+def test_the_readme_table_is_the_declared_options() -> None:
+    """Each variable is in the README's table with its default, and nothing else is."""
+    readme = (PROJECT / "README.md").read_text()
+    rows = dict(re.findall(r"^\| `([A-Z0-9_]+)`[^|]*\| ([^|]*?) \|", readme, re.MULTILINE))
+    declared = {}
+    for option in options().values():
+        if option.envvar:
+            names = [option.envvar] if isinstance(option.envvar, str) else option.envvar
+            default = option.default if isinstance(option.default, str | int) and option.default is not False else ""
+            declared[names[0]] = f"`{default}`" if default != "" else "none"
+    assert {name: text for name, text in rows.items() if not name.startswith("AWS_")} == declared
