@@ -131,6 +131,7 @@ class Loop:
             self._end(key, target)
         for key, surveyed in survey.items():
             if key not in self._targets and surveyed.source.is_open:
+                self._said_lonely = True  # not any more: there is, or was, somebody
                 self._targets[key] = Target(surveyed=surveyed, since_s=time.monotonic())
 
     def _observe(self, target: Target) -> Verdict:

@@ -102,9 +102,9 @@ def test_without_cgroups_the_stage_kills_at_the_limit() -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--plain"]])
-def test_ended_early_nothing_is_left(leak_program: Path, tmp_path: Path, arguments: list[str]) -> None:
+def test_ended_early_nothing_is_left(leak: Path, tmp_path: Path, arguments: list[str]) -> None:
     """SIGTERM while the program leaks ends the demo with 143, and with it every process and file it made."""
-    del leak_program  # so that the demo needn't build it
+    del leak  # so that the demo needn't build it
     demo = subprocess.Popen(
         [sys.executable, "-m", "demo", *arguments],
         cwd=ROOT,

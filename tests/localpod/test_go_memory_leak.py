@@ -60,9 +60,9 @@ def held_bytes(url: str) -> int:
         ("BUSY", "maybe", "0 or 1"),
     ],
 )
-def test_a_bad_setting_is_one_clear_line(leak_program: Path, name: str, value: str, remedy: str) -> None:
+def test_a_bad_setting_is_one_clear_line(leak: Path, name: str, value: str, remedy: str) -> None:
     """The program ends with 2 and one line that tells the variable, what is right, and the value."""
-    done = subprocess.run([leak_program], env={name: value}, capture_output=True, check=False, text=True, timeout=30)
+    done = subprocess.run([leak], env={name: value}, capture_output=True, check=False, text=True, timeout=30)
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert line.startswith(f"go-memory-leak: {name} must be ")
@@ -71,10 +71,10 @@ def test_a_bad_setting_is_one_clear_line(leak_program: Path, name: str, value: s
 
 
 @pytest.mark.parametrize("mode", ["exponential", "doubling", "steady"])
-def test_the_leak_grows_to_its_end(leak_program: Path, mode: str) -> None:
+def test_the_leak_grows_to_its_end(leak: Path, mode: str) -> None:
     """Each mode reaches LEAK_MAX, stays there, and the memory is the process's own."""
     settings = {"LEAK_MODE": mode, "LEAK_INTERVAL": "1ms", "LEAK_RATE": "500MB/s", "LEAK_MAX": "48MiB"}
-    with running(leak_program, **settings) as (process, url):
+    with running(leak, **settings) as (process, url):
         deadline_s = time.monotonic() + 30
         while held_bytes(url) < 48 << 20:
             assert time.monotonic() < deadline_s
@@ -85,9 +85,9 @@ def test_the_leak_grows_to_its_end(leak_program: Path, mode: str) -> None:
         assert held_bytes(url) == 48 << 20
 
 
-def test_without_a_leak_the_program_is_healthy_and_ends_when_told(leak_program: Path) -> None:
+def test_without_a_leak_the_program_is_healthy_and_ends_when_told(leak: Path) -> None:
     """With LEAK_MODE=off nothing is held, profiles are served, and SIGTERM ends it with 0."""
-    with running(leak_program, LEAK_MODE="off", BUSY="1") as (process, url):
+    with running(leak, LEAK_MODE="off", BUSY="1") as (process, url):
         assert held_bytes(url) == 0
         assert gzip.decompress(get(f"{url}/debug/pprof/heap"))
         process.send_signal(signal.SIGTERM)
@@ -95,14 +95,14 @@ def test_without_a_leak_the_program_is_healthy_and_ends_when_told(leak_program: 
 
 
 def test_the_profile_of_a_leak_that_is_killed_names_its_function(
-    local_pod: LocalPod, leak_program: Path, go: Toolchain, tmp_path: Path
+    pod: LocalPod, leak: Path, go: Toolchain, tmp_path: Path
 ) -> None:
     """Under a limit the default leak ends by the OOM killer; a heap profile after a collection names serializeJSON."""
     log = tmp_path / "log"
     with log.open("wb") as stderr:
-        app = local_pod.start(
+        app = pod.start(
             "app",
-            [leak_program],
+            [leak],
             memory_limit_bytes=96 << 20,
             env={"ADDR": "127.0.0.1:0", "LEAK_DELAY": "0s", "LEAK_START": "24MiB", "LEAK_INTERVAL": "150ms"},
             uid=65532,

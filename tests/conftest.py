@@ -1,3 +1,5 @@
+"""Real programs for the tests: a Go toolchain, the leaking example, a pod."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -5,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from localpod import pod, toolchain
-from localpod.pod import LocalPod
+from localpod import toolchain
+from localpod.pod import LocalPod, unavailable
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -18,15 +20,15 @@ def go() -> toolchain.Toolchain:
 
 
 @pytest.fixture(scope="session")
-def leak_program(go: toolchain.Toolchain) -> Path:
+def leak(go: toolchain.Toolchain) -> Path:
     """The example of a program that leaks, built."""
     return go.build(ROOT / "examples" / "go-memory-leak")
 
 
 @pytest.fixture
-def local_pod() -> Iterator[LocalPod]:
+def pod() -> Iterator[LocalPod]:
     """An empty pod; the test is skipped where none can be made."""
-    reason = pod.unavailable()
+    reason = unavailable()
     if reason is not None:
         pytest.skip(f"no pods here: {reason}")
     with LocalPod() as running:
