@@ -7,7 +7,7 @@ buckets, ``gc=1`` runs a whole collection first, ``debug=1`` appends ``runtime.M
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from sidecar.core.keys import DumpId
 from sidecar.core.manifest import Incident, Place, Subject
 from sidecar.core.model import ProfileFile
 from sidecar.core.profile_check import ProfileCheck
-from sidecar.errors import OomHeapDumperError, PprofError, SpoolError
+from sidecar.errors import EmptyProfileError, OomHeapDumperError, PprofError, SpoolError
 from sidecar.spool import Spool, SpoolWriter
 
 _QUERIES = {
@@ -30,6 +30,8 @@ _QUERIES = {
 }
 # The first answer is due soon, as it is tried again; a collection may take seconds under a CPU quota.
 _DEADLINES_S = {"heap": 10.0, "heap-gc": 30.0, "goroutine": 15.0, "memstats": 15.0, "heap-baseline": 10.0}
+
+EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 
 _MAX_RAW_BYTES = 512 << 20
 _MEMSTATS_MARK = b"\n# runtime.MemStats\n"
@@ -74,12 +76,26 @@ class Dump:
         self.profiles += (profile,)
         return profile
 
-    def attempt(self, kind: str, endpoint: Pprof) -> None:
-        """Take a profile that is good to have; a failure is noted in the manifest."""
+    def take_first(self, endpoint: Pprof) -> ProfileFile:
+        """Take the heap profile that the dump is for. Raises `PprofError` or `SpoolError`."""
         try:
-            self.take(kind, endpoint)
-        except OomHeapDumperError as error:
-            self.problems += (f"{kind}: {error}",)
+            return self.take("heap", endpoint)
+        except EmptyProfileError:
+            return self.take("heap-gc", endpoint)
+
+    def take_extras(self, kinds: Iterable[str], endpoint: Pprof, *, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Take what is good to have, as far as it is wanted and not there yet; a failure is noted in the manifest.
+
+        ``go_on`` is asked before each. The draft of the manifest follows each step.
+        """
+        have = {profile.kind for profile in self.profiles}
+        for kind in EXTRA_KINDS:
+            if kind in kinds and kind not in have and go_on():
+                self.draft()
+                try:
+                    self.take(kind, endpoint)
+                except OomHeapDumperError as error:
+                    self.problems += (f"{kind}: {error}",)
 
     def add_baseline(self, baseline: Baseline | None) -> None:
         """Put the profile of calm times beside the dump."""

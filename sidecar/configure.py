@@ -40,6 +40,22 @@ def _namespace() -> str:
         return "default"
 
 
+def _authority(path: Path | None) -> Path | None:
+    """The file, if it holds certificates: only here can it be said before the app is asked with TLS."""
+    if path is None:
+        return None
+    import ssl
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # an SSLError is one, too
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise click.UsageError(
+            f"PPROF_CA_FILE {path} can't be used ({reason}): give a readable file of certificates in PEM form"
+        ) from error
+    return path
+
+
 def take_settings(values: dict[str, Any]) -> Settings:
     """Take every option of the main job out of ``values``. Raises `click.UsageError`."""
     if values["pids"] and not values["memory_limit"]:
@@ -69,7 +85,7 @@ def take_settings(values: dict[str, Any]) -> Settings:
             path=values.pop("pprof_path"),
             headers=values.pop("pprof_headers"),
             scheme=values.pop("pprof_scheme"),
-            ca_file=values.pop("pprof_ca_file"),
+            ca_file=_authority(values.pop("pprof_ca_file")),
             profiles=values.pop("profiles"),
         ),
         spool=SpoolSettings(directory=values.pop("spool_dir"), size_bytes=values.pop("spool_size")),

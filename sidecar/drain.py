@@ -2,15 +2,16 @@
 
 boto3 takes more memory than all of the resident sidecar, so it lives only here and only while there is something to
 upload. The process reads one JSON object on stdin, made by `encode_request`, and reports each event as a line of JSON
-on stdout: ``uploaded``, ``upload-failed``, ``dump-dropped`` (by a full directory), ``busy``.
+on stdout: ``uploaded``, ``upload-failed`` (with ``refused`` if it is the fault of this object alone), ``dump-dropped``
+(by a full directory), ``busy``.
 
 A file is removed from the spool only after the store has confirmed it, so that killing this process at any moment loses
 nothing and at worst stores a file a second time under the same key. It asks for no signal at its parent's death: an
 orphan only finishes a finite queue (and the lock keeps a successor waiting), whereas that signal is sent when the
 parent's *thread* ends that started the process.
 
-Exit codes: 0 the queue is empty, 1 something could not be stored, 2 the request is malformed, `BUSY` another uploader
-is at it, 128 + n ended by signal n.
+Exit codes: 0 the queue is empty, 1 the store or the spool failed, 2 the request is malformed, `REFUSED` the store took
+everything but single objects, `BUSY` another uploader is at it, 128 + n ended by signal n.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, join_key
+from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, QUEUE_FOLDER, is_for_upload, join_key
 from sidecar.core.listing import parse_profile_name
 from sidecar.errors import ConfigError, OomHeapDumperError, SpoolError, StoreError
 from sidecar.stores import Store, StoreSettings, open_store
 from sidecar.stores.errors import ObjectRefusedError
 
 BUSY = os.EX_TEMPFAIL
+REFUSED = os.EX_DATAERR
 
-_QUEUE = "queue"
 _LOCK = ".drain.lock"
 
 Report = Callable[[dict[str, Any]], None]
@@ -63,12 +64,12 @@ def decode_request(text: str) -> tuple[Path, StoreSettings]:
 
 
 def drain(spool: Path, open_store: Callable[[], Store], prefix: str, report: Report) -> bool:
-    """Upload until a scan of the queue finds nothing new; whether everything could be stored.
+    """Upload until a scan of the queue finds nothing new; False if single objects were refused.
 
     ``open_store`` is called only if there is something to upload. Raises StoreError when the store as a whole fails,
     SpoolError when the spool does; the rest stays where it is.
     """
-    queue = spool / _QUEUE
+    queue = spool / QUEUE_FOLDER
     refused: set[Path] = set()
     try:
         while pending := [file for file in _scan(queue) if file not in refused]:
@@ -85,9 +86,8 @@ def _scan(queue: Path) -> list[Path]:
     """What is to be uploaded, the most urgent first: dumps by age, and in each the profile before the papers."""
     found: list[Path] = []
     for folder, _, names in os.walk(queue):
-        dump = Path(folder)
-        if len(dump.relative_to(queue).parts) == 3:  # namespace, pod, dump
-            found.extend(dump / name for name in names if not name.startswith(".") and not (dump / name).is_symlink())
+        files = [Path(folder, name) for name in names]
+        found += [file for file in files if is_for_upload(file.relative_to(queue).parts) and not file.is_symlink()]
     return sorted(found, key=lambda file: (file.parent.name, _rank(file.name), file))
 
 
@@ -113,8 +113,9 @@ def _upload(file: Path, key: str, store: Store, report: Report) -> bool:
     except StoreError as error:
         if not file.exists():
             return True  # likewise
-        report({"event": "upload-failed", "key": key, "error": str(error), "remedy": error.remedy})
-        if not isinstance(error, ObjectRefusedError):
+        refused = isinstance(error, ObjectRefusedError)
+        report({"event": "upload-failed", "key": key, "error": str(error), "remedy": error.remedy, "refused": refused})
+        if not refused:
             raise
         return False
     try:
@@ -148,7 +149,7 @@ def main() -> int:
     except OomHeapDumperError as error:
         _report({"event": "upload-failed", "key": "", "error": str(error), "remedy": ""})
         return error.exit_code
-    return 0 if stored else 1
+    return 0 if stored else REFUSED
 
 
 def _lock(spool: Path) -> bool:

@@ -32,6 +32,10 @@ class TargetReadError(OomHeapDumperError):
     """The kernel answered, but not with what its documentation promises, or the read failed."""
 
 
+class UnreadableExecutableError(OomHeapDumperError):
+    """An executable says neither that it is a Go program nor that it isn't one (packed, or without sections)."""
+
+
 class NotPermittedError(OomHeapDumperError):
     """The kernel refused to show something of another process."""
 

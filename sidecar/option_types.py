@@ -12,6 +12,8 @@ from sidecar.core import quantities
 from sidecar.settings import PROFILE_KINDS
 
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
+_HEADER_VALUE = re.compile(r"[\t -~]*", re.ASCII)
+_URL_PATH = re.compile(r"/[!-~]*", re.ASCII)
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+", re.ASCII)
 
 
@@ -92,6 +94,8 @@ def headers(text: str) -> tuple[tuple[str, str], ...]:
         name, colon, value = line.partition(":")
         if not colon or not _HEADER_NAME.fullmatch(name.strip()):
             raise ValueError("each line must be 'Name: value' (the value given is not shown, it may be a secret)")
+        if not _HEADER_VALUE.fullmatch(value.strip()):
+            raise ValueError("a value must be printable ASCII (the value given is not shown, it may be a secret)")
         headers.append((name.strip(), value.strip()))
     return tuple(headers)
 
@@ -100,6 +104,8 @@ def url_path(text: str) -> str:
     """The path part of a URL, without a trailing slash."""
     if not text.startswith("/") or "?" in text or "#" in text:
         raise ValueError(f"must be a path that begins with / (got {text!r})")
+    if not _URL_PATH.fullmatch(text):
+        raise ValueError(f"must be percent-encoded, without blanks or letters beyond ASCII (got {text!r})")
     return text.rstrip("/")
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import ssl
-import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Literal
 
-import httpx
+import httpcore
 
+from sidecar.deadline_tcp import DeadlineBackend
 from sidecar.errors import PprofError
 from sidecar.settings import PprofSettings
 
@@ -24,11 +24,13 @@ from sidecar.settings import PprofSettings
 MAX_BODY_BYTES = 64 << 20
 
 _PROBE_BODY_BYTES = 1 << 20
-_STEP_TIMEOUT_S = 10.0
 _PROBE_DEADLINE_S = 2.0
 _TLS_HINT = b"HTTP request to an HTTPS server"
-
-Scheme = Literal["http", "https"]
+_SPEAKS_TLS = "speaks TLS"
+_UNSENDABLE = "HTTP can't carry this request: check PPROF_PATH and PPROF_HEADERS"
+# What cmdline's handler sets in every Go, and hardly anybody else does together.
+_GO_TEXT = {b"content-type": b"text/plain; charset=utf-8", b"x-content-type-options": b"nosniff"}
+_GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,130 +43,154 @@ class Refusal:
 class PprofClient:
     """One pprof endpoint of one process, with its own connection. Safe to use from several threads."""
 
-    def __init__(self, *, scheme: Scheme, host: str, port: int, settings: PprofSettings) -> None:
-        """``host`` as it stands in a URL. No proxy, no redirect, nothing from our environment."""
+    def __init__(self, *, host: str, port: int, settings: PprofSettings, tls: ssl.SSLContext | None) -> None:
+        """``host`` as it stands in a URL. With ``tls`` it speaks TLS. No proxy, nothing from our environment.
+
+        Raises ValueError if the headers or the path of the settings don't fit into an HTTP request.
+        """
         self.port = port
-        self._clone = functools.partial(PprofClient, scheme=scheme, host=host, port=port, settings=settings)
-        self.url = f"{scheme}://{host}:{port}{settings.path}"
-        self._client = httpx.Client(
-            verify=_tls_context(settings) if scheme == "https" else False,
-            trust_env=False,
-            follow_redirects=False,
-            timeout=httpx.Timeout(_STEP_TIMEOUT_S, connect=_PROBE_DEADLINE_S),
-            limits=httpx.Limits(max_connections=4, max_keepalive_connections=1, keepalive_expiry=None),
-            headers=[
-                ("User-Agent", "oom-heap-dumper"),
-                ("Accept-Encoding", "identity"),  # a profile is gzip already; nobody should pack it twice
-                *settings.headers,
-            ],
+        self.url = f"{'https' if tls else 'http'}://{host}:{port}{settings.path}"
+        self.url.encode("ascii")
+        self._headers = _headers(f"{host}:{port}", settings.headers)
+        self._clone = functools.partial(PprofClient, host=host, port=port, settings=settings, tls=tls)
+        self._closed = False
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=tls,
+            max_connections=4,
+            max_keepalive_connections=1,
+            network_backend=DeadlineBackend(),
         )
 
     @property
     def is_closed(self) -> bool:
-        """True after `close`, also after a deadline was broken: look for the endpoint anew."""
-        return self._client.is_closed
+        """True after `close`: look for the endpoint anew."""
+        return self._closed
 
     def clone(self) -> PprofClient:
-        """The same endpoint on a connection of its own, with a deadline of its own to break."""
+        """The same endpoint on a connection of its own, closed on its own."""
         return self._clone()
 
     def close(self) -> None:
-        """Close the connection; a request in flight fails."""
-        self._client.close()
+        """Close what is idle and ask nothing more; a request in flight still has its deadline to end by.
 
-    def probe(self, command_line: bytes) -> Refusal | None:
-        """Ask for the program's arguments; None if it is pprof. ``command_line`` is /proc/PID/cmdline.
+        The last bytes of a program that has ended may lie in our own socket: they are worth reading.
+        """
+        self._closed = True
+        for connection in self._pool.connections:
+            if connection.is_idle():
+                connection.close()
 
-        The arguments are compared and forgotten. The request costs the program next to nothing, and a 404 of the
-        index says as much as an answer.
+    def probe(self, command_line: bytes, *, owner_proven: bool = False) -> Refusal | None:
+        """Ask whether this is pprof of the program whose /proc/PID/cmdline is ``command_line``; None if it is.
+
+        The arguments are asked for, compared and forgotten, which costs the program next to nothing; a 404 of the index
+        says as much as an answer. With ``owner_proven`` the socket is known to be the program's: then it may answer
+        with altered arguments, or serve the heap alone, whose first bytes are looked at.
         """
         try:
-            status, headers, body = self._get_small("/cmdline")
+            answer = self._get_small("/cmdline")
+            refusal = _judge(answer, command_line, owner_proven=owner_proven)
+            may_have_heap = owner_proven and answer.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
+            if refusal is not None and may_have_heap and self._begins_like_a_profile("/heap"):
+                return None
         except PprofError as error:
             return Refusal(reason=str(error))
-        if "x-go-pprof" in headers:
-            return None
-        if status == HTTPStatus.OK:
-            if body.rstrip(b"\0\n") == command_line.rstrip(b"\0"):
-                return None
-            return Refusal(reason="answers, but not with this program's arguments")
-        if _TLS_HINT in body:
-            return Refusal(reason="speaks TLS")
-        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            return Refusal(reason=f"HTTP {status}: it wants credentials, see PPROF_HEADERS")
-        if 300 <= status < 400:
-            return Refusal(reason=f"HTTP {status}: redirects are not followed")
-        return Refusal(reason=f"HTTP {status}")
+        return refusal
 
     def fetch(self, query: str, consume: Callable[[bytes], None], *, deadline_s: float) -> None:
         """GET ``query`` (such as ``/heap?gc=1``) and hand the body to ``consume`` piece by piece.
 
-        Raises `PprofError`, also if the body is longer than `MAX_BODY_BYTES` or isn't there after ``deadline_s``; the
-        endpoint is closed then. What ``consume`` raises comes through.
+        Raises `PprofError`, also if the body is longer than `MAX_BODY_BYTES` or isn't there and consumed after
+        ``deadline_s``. What ``consume`` raises comes through.
         """
-        with self._deadline(f"GET {self.url}{query}", deadline_s):
-            self._stream(query, consume)
-
-    def _stream(self, query: str, consume: Callable[[bytes], None]) -> None:
+        what = f"GET {self.url}{query}"
         received = 0
-        with self._client.stream("GET", self.url + query) as response:
-            if response.status_code != HTTPStatus.OK:
-                raise PprofError(f"GET {self.url}{query}: HTTP {response.status_code}")
-            for piece in response.iter_raw():
+        with self._get(query, what, deadline_s) as answer:
+            if answer.status != HTTPStatus.OK:
+                raise PprofError(f"{what}: HTTP {answer.status}")
+            for piece in answer.pieces():
                 received += len(piece)
                 if received > MAX_BODY_BYTES:
-                    raise PprofError(f"GET {self.url}{query}: the body is longer than {MAX_BODY_BYTES} bytes")
+                    raise PprofError(f"{what}: the body is longer than {MAX_BODY_BYTES} bytes")
                 consume(piece)
 
-    def _get_small(self, query: str) -> tuple[int, httpx.Headers, bytes]:
-        body = b""
-        with (
-            self._deadline("probe", _PROBE_DEADLINE_S),
-            self._client.stream("GET", self.url + query) as response,
-        ):
-            for piece in response.iter_raw():
+    def _get_small(self, query: str) -> _SmallAnswer:
+        body = bytearray()
+        with self._get(query, "probe", _PROBE_DEADLINE_S) as answer:
+            for piece in answer.pieces():
                 body += piece
                 if len(body) > _PROBE_BODY_BYTES:
                     raise PprofError("probe: answers without end")
-            return response.status_code, response.headers, body
+            return _SmallAnswer(status=answer.status, headers=answer.headers, body=bytes(body))
+
+    def _begins_like_a_profile(self, query: str) -> bool:
+        """Whether the answer is a packed profile by its first bytes; the rest is dropped with the connection."""
+        first = b""
+        with self._get(query, "probe", _PROBE_DEADLINE_S) as answer:
+            if answer.status != HTTPStatus.OK or answer.headers.get(b"content-type") != b"application/octet-stream":
+                return False
+            for piece in answer.pieces():
+                first += piece
+                if len(first) >= len(_GZIP_MAGIC):
+                    break
+        return first.startswith(_GZIP_MAGIC)
 
     @contextlib.contextmanager
-    def _deadline(self, what: str, deadline_s: float) -> Iterator[None]:
-        """Close the endpoint when time is up, and translate what the transport raises then or before."""
-        watchdog = threading.Timer(deadline_s, self.close)
-        watchdog.daemon = True
-        watchdog.start()
+    def _get(self, query: str, what: str, deadline_s: float) -> Iterator[_Answer]:
+        """Send a request and wait for the head of its answer. Errors begin with ``what``."""
+        if self.is_closed:
+            raise PprofError(f"{what}: the endpoint was closed, its process or its port has gone")
+        end_s = time.monotonic() + deadline_s
+        connect_end_s = min(end_s, time.monotonic() + _PROBE_DEADLINE_S)
+        request = httpcore.Request(
+            method="GET",
+            url=self.url + query,
+            headers=self._headers,
+            extensions={"timeout": {"pool": deadline_s, "connect": connect_end_s, "read": end_s, "write": end_s}},
+        )
+        with _translated(what, deadline_s):
+            response = self._pool.handle_request(request)
         try:
-            yield
-        except _TRANSPORT_ERRORS as error:
-            cause = f"no whole answer within {deadline_s:g} s" if self.is_closed else str(error) or type(error).__name__
-            raise PprofError(f"{what}: {cause}") from error
+            yield _Answer(response=response, what=what, deadline_s=deadline_s, end_s=end_s)
         finally:
-            watchdog.cancel()
+            response.close()
+            if self._closed:
+                self.close()
 
 
-def connect(hosts: tuple[str, ...], port: int, command_line: bytes, settings: PprofSettings) -> PprofClient | Refusal:
+def connect(
+    hosts: tuple[str, ...],
+    port: int,
+    command_line: bytes,
+    settings: PprofSettings,
+    *,
+    owner_proven: bool = False,
+) -> PprofClient | Refusal:
     """Find out whether a port serves pprof of the program with this command line, in plain HTTP or with TLS.
 
-    ``hosts`` are tried in order. Returns the endpoint with a warm connection, or the most telling refusal.
+    ``hosts`` are tried in order; ``owner_proven`` as in `PprofClient.probe`. Returns the endpoint, with a warm
+    connection where its probe was read to the end, or the most telling refusal. Never raises.
     """
     refusal = Refusal(reason="no host to dial")
-    schemes: tuple[Scheme, ...] = ("http", "https") if settings.scheme == "auto" else (settings.scheme,)
+    schemes = ("http", "https") if settings.scheme == "auto" else (settings.scheme,)
     for host in hosts:
         for scheme in schemes:
-            client = PprofClient(scheme=scheme, host=host, port=port, settings=settings)
-            answer = client.probe(command_line)
+            try:
+                tls = _tls_context(settings) if scheme == "https" else None
+                client = PprofClient(host=host, port=port, settings=settings, tls=tls)
+            except OSError as error:
+                return Refusal(reason=f"port {port}: PPROF_CA_FILE {settings.ca_file} can't be used: {error}")
+            except ValueError:
+                return Refusal(reason=f"port {port}: {_UNSENDABLE}")
+            answer = client.probe(command_line, owner_proven=owner_proven)
             if answer is None:
                 return client
             client.close()
-            if scheme == "http" or refusal.reason == "speaks TLS":
+            if scheme == "http" or len(schemes) == 1 or refusal.reason == _SPEAKS_TLS:
                 refusal = answer
-            if answer.reason != "speaks TLS":
+            if answer.reason != _SPEAKS_TLS:
                 break
     return replace(refusal, reason=f"port {port}: {refusal.reason}")
-
-
-_TRANSPORT_ERRORS = (httpx.HTTPError, httpx.StreamError, httpx.InvalidURL, OSError, RuntimeError, ValueError)
 
 
 def _tls_context(settings: PprofSettings) -> ssl.SSLContext:
@@ -176,3 +202,78 @@ def _tls_context(settings: PprofSettings) -> ssl.SSLContext:
     else:
         context.load_verify_locations(settings.ca_file)
     return context
+
+
+def _headers(authority: str, configured: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """The headers of each request. A profile is gzip already: nobody should pack it twice."""
+    own = {"Host": authority, "User-Agent": "oom-heap-dumper", "Accept-Encoding": "identity"}
+    given = [(name.encode("ascii"), value.encode("ascii")) for name, value in configured]
+    replaced = {name.lower() for name, _ in given}
+    kept = [(name.encode(), value.encode()) for name, value in own.items() if name.lower().encode() not in replaced]
+    return kept + given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _SmallAnswer:
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+
+def _judge(answer: _SmallAnswer, command_line: bytes, *, owner_proven: bool) -> Refusal | None:
+    """Whether an answer to ``/cmdline`` is pprof's."""
+    if b"x-go-pprof" in answer.headers:
+        return None
+    if answer.status == HTTPStatus.OK:
+        arguments = command_line.rstrip(b"\0")
+        if arguments and answer.body.rstrip(b"\0\n") == arguments:
+            return None
+        if owner_proven and _GO_TEXT.items() <= answer.headers.items():
+            return None
+        return Refusal(reason="answers, but not with this program's arguments")
+    if _TLS_HINT in answer.body:
+        return Refusal(reason=_SPEAKS_TLS)
+    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return Refusal(reason=f"HTTP {answer.status}: it wants credentials, see PPROF_HEADERS")
+    if 300 <= answer.status < 400:
+        return Refusal(reason=f"HTTP {answer.status}: redirects are not followed")
+    return Refusal(reason=f"HTTP {answer.status}")
+
+
+class _Answer:
+    """An answer whose head is there, and whose body must be there and looked at by ``end_s``."""
+
+    def __init__(self, *, response: httpcore.Response, what: str, deadline_s: float, end_s: float) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers}
+        self._response = response
+        self._what = what
+        self._deadline_s = deadline_s
+        self._end_s = end_s
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body as it comes. Raises `PprofError`."""
+        stream = iter(self._response.iter_stream())
+        while True:
+            with _translated(self._what, self._deadline_s):
+                if time.monotonic() > self._end_s:  # whoever looks at the pieces takes too long
+                    raise httpcore.ReadTimeout
+                piece = next(stream, None)
+            if piece is None:
+                return
+            yield piece
+
+
+@contextlib.contextmanager
+def _translated(what: str, deadline_s: float) -> Iterator[None]:
+    """Turn what the transport raises into a `PprofError` that begins with ``what``."""
+    try:
+        yield
+    except httpcore.ConnectTimeout as error:
+        raise PprofError(f"{what}: no connection within {min(deadline_s, _PROBE_DEADLINE_S):g} s") from error
+    except httpcore.TimeoutException as error:
+        raise PprofError(f"{what}: no whole answer within {deadline_s:g} s") from error
+    except httpcore.LocalProtocolError:
+        raise PprofError(f"{what}: {_UNSENDABLE}") from None  # its words quote the header, which may be a secret
+    except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
+        raise PprofError(f"{what}: {str(error) or type(error).__name__}") from error

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from sidecar.drain import BUSY, encode_request
+from sidecar.drain import BUSY, REFUSED, encode_request
 
-__all__ = ["BUSY", "Report", "UploaderProcess", "encode_request"]
+__all__ = ["BUSY", "REFUSED", "Report", "UploaderProcess", "encode_request"]
 
 Report = dict[str, Any]
 
@@ -54,7 +54,7 @@ class UploaderProcess:
 
     @property
     def exit_code(self) -> int:
-        """Waits for the end; 0 if the spool is empty, `BUSY` if another uploader is at it."""
+        """Waits for the end; 0 if the spool is empty, `REFUSED` or `BUSY` as `sidecar.drain` tells."""
         return self._process.wait()
 
     def terminate(self) -> None:

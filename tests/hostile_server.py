@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -13,12 +14,28 @@ Answer = Callable[[bytes], Iterator[bytes]]
 
 
 class HostileServer:
-    """Listens on loopback; ``answer`` gets the request's head and yields what is sent, then the connection closes."""
+    """Listens on loopback; ``answer`` gets the request's head and yields what is sent, then the connection closes.
 
-    def __init__(self, answer: Answer) -> None:
+    With ``keep_alive`` it waits for more requests instead. ``connections`` counts the clients that came,
+    ``answered`` the answers that were sent to their end.
+    """
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        address: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+        keep_alive: bool = False,
+    ) -> None:
         self.requests: list[bytes] = []
+        self.connections = 0
+        self.answered = 0
         self._answer = answer
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._tls = tls
+        self._keep_alive = keep_alive
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._server = socket.create_server((address, 0), family=family)
         self.port: int = self._server.getsockname()[1]
         self._stopped = threading.Event()
 
@@ -44,21 +61,33 @@ class HostileServer:
                 connection, _ = self._server.accept()
             except OSError:
                 return
+            self.connections += 1
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head:
-                piece = connection.recv(4096)
-                if not piece:
-                    return
-                head += piece
-            self.requests.append(head)
-            for piece in self._answer(head):
-                connection.sendall(piece)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(OSError))
+            stack.enter_context(connection)
+            if self._tls is not None:
+                connection = stack.enter_context(self._tls.wrap_socket(connection, server_side=True))
+            while self._answer_one(connection) and self._keep_alive:
+                pass
+
+    def _answer_one(self, connection: socket.socket) -> bool:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            piece = connection.recv(4096)
+            if not piece:
+                return False
+            head += piece
+        self.requests.append(head)
+        for piece in self._answer(head):
+            connection.sendall(piece)
+        self.answered += 1
+        return True
 
 
-def http(body: bytes, status: str = "200 OK", headers: str = "") -> bytes:
-    """A whole HTTP/1.1 response that closes its connection."""
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n".encode() + body
+def http(body: bytes, status: str = "200 OK", headers: str = "", *, keep_alive: bool = False) -> bytes:
+    """A whole HTTP/1.1 response, which closes its connection unless told otherwise."""
+    connection = "" if keep_alive else "Connection: close\r\n"
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{connection}{headers}\r\n".encode() + body

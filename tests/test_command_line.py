@@ -46,6 +46,11 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("PPROF_PORTS", "8080,http", "1 to 65535"),
         ("PPROF_PORTS", "70000", "1 to 65535"),
         ("PPROF_PATH", "debug/pprof", "begins with /"),
+        ("PPROF_PATH", "/debug pprof", "percent-encoded"),
+        ("PPROF_PATH", "/d\u00e9bug", "percent-encoded"),
+        ("PPROF_CA_FILE", "/nowhere/ca.pem", "does not exist"),
+        ("PPROF_CA_FILE", __file__, "PEM"),
+        ("PPROF_CA_FILE", os.devnull, "PEM"),
         ("PROFILES", "heap,cpu", "choose from"),
         ("PROFILES", "goroutine", "must include heap"),
         ("SPOOL_SIZE", "1Ki", "at least 1Mi"),
@@ -64,10 +69,22 @@ def test_a_bad_setting_stops_the_start(variable: str, value: str, remedy: str, t
     assert remedy in done.stderr
 
 
-def test_a_wrong_header_is_not_quoted(tmp_path: Path) -> None:
-    """It may be a token that lost its name: it must not end in a log."""
-    done = run("watch", SPOOL_DIR=str(tmp_path), PPROF_HEADERS="Bearer-secret-token")
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Bearer-secret-token",
+        "Authorization: Bearer secret-\u20ac",
+        "Authorization: Bearer secret-\udcff",
+        "Authorization: Bearer secret-\x7f",
+        "Authorization: Bearer secret-\x01",
+    ],
+)
+def test_a_wrong_header_is_not_quoted(header: str, tmp_path: Path) -> None:
+    """It may be a token that lost its name, or one that HTTP can't carry: it must not end in a log."""
+    done = run("watch", SPOOL_DIR=str(tmp_path), PPROF_HEADERS=header)
     assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "PPROF_HEADERS" in done.stderr
     assert "secret" not in done.stderr.replace("it may be a secret", "")
 
 

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import gzip
 import socket
+import ssl
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sidecar.errors import PprofError
 from sidecar.pprof_http import PprofClient, Refusal, connect
 from sidecar.settings import PprofSettings
-from tests.hostile_server import HostileServer, http
+from tests.hostile_server import Answer, HostileServer, http
+from tests.s3_servers.certificates import CertificateFiles, write_certificates
 
 COMMAND_LINE = b"/app\0--flag\0"
 SETTINGS = PprofSettings()
+GO_TEXT = "X-Content-Type-Options: nosniff\r\nContent-Type: text/plain; charset=utf-8\r\n"
+GO_PROFILE = "X-Content-Type-Options: nosniff\r\nContent-Type: application/octet-stream\r\n"
+# An answer that is whole only long after the deadline: a client without one would take it.
+DEADLINE_S = 0.4
+TOO_LATE_S = 4.0
 
 
 def answer_with(*pieces: bytes) -> HostileServer:
@@ -22,38 +32,70 @@ def answer_with(*pieces: bytes) -> HostileServer:
     return HostileServer(lambda _: iter(pieces))
 
 
-def ask(server: HostileServer, settings: PprofSettings = SETTINGS) -> PprofClient | Refusal:
+def answer_by_path(answers: dict[bytes, bytes]) -> HostileServer:
+    """A server that answers some paths below /debug/pprof, and a bare 404 elsewhere."""
+    missing = http(b"404 page not found\n", "404 Not Found", GO_TEXT)
+    return HostileServer(lambda head: iter([answers.get(head.split()[1].removeprefix(b"/debug/pprof"), missing)]))
+
+
+def ask(
+    server: HostileServer, settings: PprofSettings = SETTINGS, *, owner_proven: bool = False
+) -> PprofClient | Refusal:
     """Connect as the scout does."""
-    return connect(("127.0.0.1",), server.port, COMMAND_LINE, settings)
+    return connect(("127.0.0.1",), server.port, COMMAND_LINE, settings, owner_proven=owner_proven)
 
 
-def fetch(server: HostileServer, deadline_s: float = 20.0) -> bytes:
+def client_of(server: HostileServer, tls: ssl.SSLContext | None = None) -> PprofClient:
+    """A client that wasn't probed."""
+    return PprofClient(host="127.0.0.1", port=server.port, settings=SETTINGS, tls=tls)
+
+
+def fetch(server: HostileServer, deadline_s: float = 20.0, tls: ssl.SSLContext | None = None) -> bytes:
     """Get a heap profile as a capture does."""
-    client = PprofClient(scheme="http", host="127.0.0.1", port=server.port, settings=SETTINGS)
-    body = b""
-
-    def consume(piece: bytes) -> None:
-        nonlocal body
-        body += piece
-
+    client = client_of(server, tls)
+    pieces: list[bytes] = []
     try:
-        client.fetch("/heap", consume, deadline_s=deadline_s)
+        client.fetch("/heap", pieces.append, deadline_s=deadline_s)
     finally:
         client.close()
-    return body
+    return b"".join(pieces)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> CertificateFiles:
+    """A server's certificate and its authority."""
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="module")
+def server_tls(certificates: CertificateFiles) -> ssl.SSLContext:
+    """The server's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.certificate, certificates.key)
+    return context
+
+
+@pytest.fixture
+def client_tls(certificates: CertificateFiles) -> ssl.SSLContext:
+    """The client's side of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(certificates.authority)
+    return context
 
 
 @pytest.mark.parametrize(
     "response",
     [http(b"/app\0--flag"), http(b"Unknown profile\n", "404 Not Found", "X-Go-Pprof: 1\r\n")],
 )
-def test_pprof_is_recognised(response: bytes) -> None:
+@pytest.mark.parametrize("owner_proven", [False, True])
+def test_pprof_is_recognised(response: bytes, owner_proven: bool) -> None:  # noqa: FBT001 -- pytest passes by name
     """By the program's own arguments, or by the index's 404."""
     with answer_with(response) as server:
-        client = ask(server)
+        client = ask(server, owner_proven=owner_proven)
         assert isinstance(client, PprofClient)
         client.close()
     assert server.requests[0].startswith(b"GET /debug/pprof/cmdline HTTP/1.1\r\n")
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -61,9 +103,11 @@ def test_pprof_is_recognised(response: bytes) -> None:
     [
         (http(b"<html>my app</html>"), "not with this program's arguments"),
         (http(b"/other\0--flag"), "not with this program's arguments"),
+        (http(b"/altered\0--flag", headers=GO_TEXT), "not with this program's arguments"),
         (http(b"", "404 Not Found"), "HTTP 404"),
         (http(b"", "302 Found", "Location: http://192.0.2.1/debug/pprof/cmdline\r\n"), "redirects are not followed"),
         (http(b"", "401 Unauthorized"), "PPROF_HEADERS"),
+        (http(b"x" * (2 << 20)), "answers without end"),
         (b"+PONG\r\n", "probe"),
         (b"", "probe"),
     ],
@@ -77,11 +121,115 @@ def test_other_ports_are_refused_with_the_reason(response: bytes, reason: str) -
     assert str(server.port) in answer.reason
 
 
+def test_an_unreadable_command_line_proves_nothing() -> None:
+    """A process that ended has no arguments; an empty answer isn't them."""
+    with answer_with(http(b"", headers=GO_TEXT)) as server:
+        answer = connect(("127.0.0.1",), server.port, b"", SETTINGS)
+    assert isinstance(answer, Refusal)
+
+
+def test_a_proven_owner_may_have_altered_its_arguments() -> None:
+    """Whose socket it is is known already: an answer in the form of Go's handler is enough."""
+    with answer_with(http(b"/renamed", headers=GO_TEXT)) as server:
+        client = ask(server, owner_proven=True)
+        assert isinstance(client, PprofClient)
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "cmdline",
+    [
+        http(b"404 page not found\n", "404 Not Found", GO_TEXT),
+        http(b"<html>my app</html>", headers="Content-Type: text/html\r\n"),
+    ],
+)
+def test_a_proven_owner_may_serve_the_heap_alone(cmdline: bytes) -> None:
+    """A mux of its own with nothing but the heap: the beginning of a profile is enough, the rest is left unread."""
+
+    def answer(head: bytes) -> Iterator[bytes]:
+        if b"/cmdline " in head:
+            yield cmdline
+            return
+        yield f"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n{GO_PROFILE}\r\n".encode() + gzip.compress(b"x")
+        server.wait_stopped(TOO_LATE_S)
+
+    with HostileServer(answer) as server:
+        client = ask(server, owner_proven=True)
+        assert isinstance(client, PprofClient)
+        assert server.answered == 1
+        client.close()
+    assert [request.split()[1] for request in server.requests] == [b"/debug/pprof/cmdline", b"/debug/pprof/heap"]
+
+
+@pytest.mark.parametrize(
+    "heap",
+    [
+        http(b"404 page not found\n", "404 Not Found", GO_TEXT),
+        http(b"<html>my app</html>", headers="Content-Type: text/html\r\n"),
+        http(b"<html>my app</html>", headers=GO_PROFILE),
+        http(gzip.compress(b"x"), headers="Content-Type: text/html\r\nContent-Encoding: gzip\r\n"),
+        http(gzip.compress(b"x"), "500 Internal Server Error", GO_PROFILE),
+        http(b"\x1f", headers=GO_PROFILE),
+    ],
+)
+def test_a_proven_owner_without_pprof_is_refused(heap: bytes) -> None:
+    """Status, type and the first bytes of the heap must be those of a profile."""
+    with answer_by_path({b"/heap": heap}) as server:
+        answer = ask(server, owner_proven=True)
+    assert isinstance(answer, Refusal)
+    assert "HTTP 404" in answer.reason
+
+
+def test_without_proof_the_heap_is_not_asked() -> None:
+    """Anybody's bare 404 is no reason to cost a stranger a profile."""
+    with answer_by_path({b"/heap": http(gzip.compress(b"x"), headers=GO_PROFILE)}) as server:
+        assert isinstance(ask(server), Refusal)
+    assert len(server.requests) == 1
+
+
 def test_a_closed_port_is_refused() -> None:
     """Nobody listens: no exception, a reason."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert isinstance(connect(("127.0.0.1",), port, COMMAND_LINE, SETTINGS), Refusal)
+
+
+def test_tls_is_tried_where_plain_http_is_refused(server_tls: ssl.SSLContext, certificates: CertificateFiles) -> None:
+    """Checked against the given authority; the connection stays open for the crisis."""
+    with HostileServer(lambda _: iter([http(b"/app\0--flag")]), tls=server_tls) as server:
+        client = ask(server, PprofSettings(scheme="https", ca_file=certificates.authority))
+        assert isinstance(client, PprofClient)
+        assert client.url == f"https://127.0.0.1:{server.port}/debug/pprof"
+        client.close()
+
+
+def test_a_certificate_of_another_authority_is_refused(server_tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """With an authority given, nobody else's certificate passes."""
+    other = write_certificates(tmp_path).authority
+    with HostileServer(lambda _: iter([http(b"/app\0--flag")]), tls=server_tls) as server:
+        answer = ask(server, PprofSettings(scheme="https", ca_file=other))
+    assert isinstance(answer, Refusal)
+    assert "CERTIFICATE_VERIFY_FAILED" in answer.reason
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PprofSettings(scheme="https", ca_file=Path(__file__)),
+        PprofSettings(scheme="https", ca_file=Path("/nowhere/ca.pem")),
+        PprofSettings(headers=(("Authorization", "Bearer \u20ac"),)),
+        PprofSettings(headers=(("Authorization", "Bearer \udcff"),)),
+        PprofSettings(headers=(("Authorization", "Bearer \n"),)),
+        PprofSettings(path="/\u20ac"),
+        PprofSettings(path="/a b"),
+    ],
+)
+def test_what_cannot_be_sent_is_a_refusal(settings: PprofSettings) -> None:
+    """An authority's file that has gone bad since the start, a header or a path that HTTP can't carry."""
+    with answer_with(http(b"/app\0--flag")) as server:
+        answer = ask(server, settings)
+    assert isinstance(answer, Refusal)
+    assert "Bearer" not in answer.reason
 
 
 def test_configured_path_and_headers_are_sent() -> None:
@@ -91,8 +239,29 @@ def test_configured_path_and_headers_are_sent() -> None:
         client = ask(server, settings)
         assert isinstance(client, PprofClient)
         client.close()
-    assert server.requests[0].startswith(b"GET /internal/pprof/cmdline ")
-    assert b"authorization: bearer x\r\n" in server.requests[0].lower()
+    head = server.requests[0].lower()
+    assert head.startswith(b"get /internal/pprof/cmdline ")
+    assert b"authorization: bearer x\r\n" in head
+    assert f"host: 127.0.0.1:{server.port}\r\n".encode() in head
+
+
+def test_a_configured_host_replaces_ours() -> None:
+    """An app that serves pprof on a virtual host gets its name, once."""
+    with answer_with(http(b"/app\0--flag")) as server:
+        client = ask(server, PprofSettings(headers=(("Host", "pprof.internal"),)))
+        assert isinstance(client, PprofClient)
+        client.close()
+    assert b"\r\nhost: pprof.internal\r\n" in server.requests[0].lower()
+    assert server.requests[0].lower().count(b"\r\nhost:") == 1
+
+
+def test_an_ipv6_address_is_dialled() -> None:
+    """Written in brackets, as in a URL."""
+    with HostileServer(lambda _: iter([http(b"/app\0--flag")]), address="::1") as server:
+        client = connect(("[::1]",), server.port, COMMAND_LINE, SETTINGS)
+        assert isinstance(client, PprofClient)
+        client.close()
+    assert f"host: [::1]:{server.port}\r\n".encode() in server.requests[0].lower()
 
 
 def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,9 +275,21 @@ def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch)
 def test_a_body_comes_as_it_is() -> None:
     """A packed profile isn't unpacked on the way, and nobody is asked to pack it again."""
     body = gzip.compress(b"profile")
-    with answer_with(http(body)) as server:
+    with answer_with(http(body, headers="Content-Encoding: gzip\r\n")) as server:
         assert fetch(server) == body
     assert b"accept-encoding: identity\r\n" in server.requests[0].lower()
+
+
+def test_the_connection_is_kept_warm() -> None:
+    """The probe's connection carries the captures that follow."""
+    with HostileServer(lambda _: iter([http(b"/app\0--flag", keep_alive=True)]), keep_alive=True) as server:
+        client = ask(server)
+        assert isinstance(client, PprofClient)
+        client.fetch("/heap", lambda _: None, deadline_s=20.0)
+        client.fetch("/heap?gc=1", lambda _: None, deadline_s=20.0)
+        client.close()
+    assert len(server.requests) == 3
+    assert server.connections == 1
 
 
 def test_endless_bytes_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,16 +305,164 @@ def test_endless_bytes_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
         fetch(server)
 
 
-def test_a_body_that_trickles_breaks_the_deadline() -> None:
-    """A byte now and then keeps the connection alive, but not the capture: the endpoint is closed and said so."""
+def slow_server(how: str, tls: ssl.SSLContext | None = None) -> HostileServer:
+    """A server that keeps a connection alive without answering, and ends with the right answer, too late."""
+    whole = http(b"/app\0--flag")
+    head, body = whole.split(b"\r\n\r\n")
 
-    def trickle(_: bytes) -> Iterator[bytes]:
-        yield b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"
-        while not server.wait_stopped(0.05):
-            yield b"x"
+    def held_back(first: bytes, last: bytes) -> Iterator[bytes]:
+        yield first
+        server.wait_stopped(TOO_LATE_S)
+        yield last
 
-    with HostileServer(trickle) as server, pytest.raises(PprofError, match="no whole answer within"):
-        fetch(server, deadline_s=0.5)
+    def trickled(first: bytes, endless: bytes, last: bytes) -> Iterator[bytes]:
+        yield first
+        for _ in range(int(TOO_LATE_S / 0.05)):
+            yield endless
+            if server.wait_stopped(0.05):
+                break
+        yield last
+
+    long_body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ways: dict[str, Answer] = {
+        "silent": lambda _: held_back(b"", whole),
+        "trickled headers": lambda _: trickled(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n", head[17:] + b"\r\n\r\n" + body),
+        "endless interim answers": lambda _: trickled(b"", b"HTTP/1.1 100 Continue\r\n\r\n", whole),
+        "silent after headers": lambda _: held_back(head + b"\r\n\r\n", body),
+        "trickled body": lambda _: trickled(long_body, b"1\r\n/\r\n", b"0\r\n\r\n"),
+    }
+    server = HostileServer(ways[how], tls=tls)
+    return server
+
+
+SLOW = ["silent", "trickled headers", "endless interim answers", "silent after headers", "trickled body"]
+
+
+@pytest.mark.parametrize("how", SLOW)
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_fetch_ends_at_its_deadline(
+    how: str, scheme: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    """Neither silence nor a byte now and then extends it; the endpoint itself may be asked again."""
+    tls = scheme == "https"
+    with slow_server(how, server_tls if tls else None) as server:
+        client = client_of(server, client_tls if tls else None)
+        with pytest.raises(PprofError, match=r"heap: no whole answer within 0\.4 s"):
+            client.fetch("/heap", lambda _: None, deadline_s=DEADLINE_S)
+        assert server.answered == 0
+        assert not client.is_closed
+        client.close()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("how", SLOW)
+def test_a_probe_ends_at_its_deadline(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that hangs costs a probe's time, not more."""
+    monkeypatch.setattr("sidecar.pprof_http._PROBE_DEADLINE_S", DEADLINE_S)
+    with slow_server(how) as server:
+        answer = ask(server)
+        assert server.answered == 0
+    assert isinstance(answer, Refusal)
+    assert "no whole answer within 0.4 s" in answer.reason
+
+
+def test_a_silent_handshake_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that accepts and never speaks TLS."""
+    monkeypatch.setattr("sidecar.pprof_http._PROBE_DEADLINE_S", DEADLINE_S)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        answer = connect(("127.0.0.1",), server.getsockname()[1], COMMAND_LINE, PprofSettings(scheme="https"))
+    assert isinstance(answer, Refusal)
+    assert "within 0.4 s" in answer.reason
+
+
+def test_silence_before_the_deadline_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole collection may pass before the first byte: a request has its deadline and no shorter step."""
+    monkeypatch.setattr("sidecar.pprof_http._PROBE_DEADLINE_S", 0.2)
+
+    def late(_: bytes) -> Iterator[bytes]:
+        server.wait_stopped(0.8)
+        yield http(b"profile")
+
+    with HostileServer(late) as server:
+        assert fetch(server, deadline_s=30.0) == b"profile"
+
+
+def test_a_slow_consumer_breaks_the_deadline() -> None:
+    """Bytes that are there don't extend the time for looking at them."""
+
+    def three(_: bytes) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 3 + b"0\r\n\r\n"
+
+    taken: list[bytes] = []
+
+    def consume(piece: bytes) -> None:
+        taken.append(piece)
+        time.sleep(0.3)
+
+    with HostileServer(three) as server:
+        client = client_of(server)
+        with pytest.raises(PprofError, match="no whole answer within"):
+            client.fetch("/heap", consume, deadline_s=0.2)
+        client.close()
+    assert taken == [b"x"]
+
+
+def test_what_the_consumer_raises_comes_through() -> None:
+    """A full disk isn't the endpoint's fault."""
+
+    def consume(_: bytes) -> None:
+        raise OSError("disk full")
+
+    with answer_with(http(b"profile")) as server:
+        client = client_of(server)
+        with pytest.raises(OSError, match="disk full"):
+            client.fetch("/heap", consume, deadline_s=20.0)
+        client.close()
+
+
+def test_no_thread_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the pod's limit of processes no thread can be started; a capture doesn't try."""
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with answer_with(http(b"/app\0--flag")) as server:
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        client = ask(server)
+        assert isinstance(client, PprofClient)
+        client.fetch("/heap", lambda _: None, deadline_s=20.0)
+        client.close()
+
+
+def test_closing_lets_a_request_in_flight_end() -> None:
+    """The bytes of a program that has just ended may still arrive; after them nothing more is asked."""
+
+    def halves(_: bytes) -> Iterator[bytes]:
+        yield b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nx"
+        closed.wait(20)
+        yield b"y"
+
+    closed = threading.Event()
+    pieces: list[bytes] = []
+
+    def consume(piece: bytes) -> None:
+        pieces.append(piece)
+        client.close()
+        closed.set()
+
+    with HostileServer(halves) as server:
+        client = client_of(server)
+        client.fetch("/heap", consume, deadline_s=20.0)
+        assert b"".join(pieces) == b"xy"
+        assert client.is_closed
+        with pytest.raises(PprofError, match="closed"):
+            client.fetch("/heap", consume, deadline_s=20.0)
+        other = client.clone()
+        assert not other.is_closed
+        other.close()
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,6 +125,163 @@ def test_a_full_disk_with_nothing_to_drop_is_an_error_not_a_crash(
     monkeypatch.setattr(os, "write", write)
     with pytest.raises(SpoolError, match="No space left"):
         spool.put(dump_id(1), "heap-8080.pb.gz", b"x")
+
+
+def failing(number: int, real: Callable[..., Any], over: Callable[[], object], part: str = "") -> Callable[..., Any]:
+    """A system call that fails for the paths with ``part`` in them until ``over`` holds."""
+
+    def call(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401 -- stands in for any call
+        if part in str(arguments[0]) and not over():
+            raise OSError(number, os.strerror(number))
+        return real(*arguments, **options)
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize(("call", "part"), [("mkdir", ""), ("open", ".part-"), ("rename", ".part-"), ("link", "")])
+def test_a_full_disk_makes_room_whichever_call_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, call: str, part: str
+) -> None:
+    """Folders and names need room as bytes do: an older dump goes, the newest is kept with its baseline."""
+    spool, drops = make_spool(tmp_path)
+    with spool.write_baseline("app-42.pb.gz") as writer:
+        writer.write(b"calm")
+    assert writer.result is not None
+    for n in range(1, 4):
+        spool.put(dump_id(n), "heap-8080.pb.gz", b"x" * 1000)
+    monkeypatch.setattr(os, call, failing(number, getattr(os, call), lambda: drops, part))
+    spool.put(dump_id(4), "heap-8080.pb.gz", b"newest")
+    spool.link(dump_id(4), "heap-baseline-8080.pb.gz", writer.result.path)
+    assert drops == [str(dump_id(2))]
+    kept = {name.rpartition("/")[2] for name in files(tmp_path) if str(dump_id(4)) in name}
+    assert kept == {"heap-8080.pb.gz", "heap-baseline-8080.pb.gz"}
+
+
+def test_a_full_disk_at_the_fsync_makes_room_for_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file whose fsync failed may have holes: it isn't kept, but its next try has the room."""
+    spool, drops = make_spool(tmp_path)
+    for n in range(1, 4):
+        spool.put(dump_id(n), "heap-8080.pb.gz", b"x" * 1000)
+    monkeypatch.setattr(os, "fsync", failing(errno.ENOSPC, os.fsync, lambda: drops))
+    with pytest.raises(SpoolError, match="No space left"):
+        spool.put(dump_id(4), "heap-8080.pb.gz", b"newest")
+    assert drops == [str(dump_id(2))]
+    assert not [name for name in files(tmp_path) if str(dump_id(4)) in name]
+    spool.put(dump_id(4), "heap-8080.pb.gz", b"newest")
+    assert f"prod/api-0/{dump_id(4)}/heap-8080.pb.gz" in files(tmp_path)
+
+
+def test_dumps_that_cannot_be_removed_make_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is full and refuses to delete, the file fails: nobody is told of drops, and nothing loops."""
+    spool, drops = make_spool(tmp_path)
+    for n in range(1, 4):
+        spool.put(dump_id(n), "heap-8080.pb.gz", b"x" * 1000)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(os, "write", failing(errno.ENOSPC, os.write, lambda: False))
+    with pytest.raises(SpoolError, match="No space left"):
+        spool.put(dump_id(4), "heap-8080.pb.gz", b"x")
+    assert drops == []
+
+
+def test_a_baseline_never_costs_a_dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither our own bound nor a full disk makes a dump go for a profile of calm times."""
+    spool, drops = make_spool(tmp_path, size_bytes=1 << 20)
+    for n in range(1, 5):
+        spool.put(dump_id(n), "heap-8080.pb.gz", os.urandom(250_000))
+    with pytest.raises(SpoolError, match="SPOOL_SIZE"), spool.write_baseline("app-42.pb.gz") as writer:
+        writer.write(b"x" * 100_000)
+    monkeypatch.setattr(os, "write", failing(errno.ENOSPC, os.write, lambda: drops))
+    with pytest.raises(SpoolError, match="No space left"), spool.write_baseline("app-42.pb.gz") as writer:
+        writer.write(b"x")
+    assert drops == []
+    assert spool.pending_files() == 4
+
+
+def test_what_fits_costs_no_dump(tmp_path: Path) -> None:
+    """A small file isn't refused, nor a dump dropped for it, because a larger one would not fit."""
+    spool, drops = make_spool(tmp_path, size_bytes=1 << 20)
+    for n in range(1, 5):
+        spool.put(dump_id(n), "heap-8080.pb.gz", os.urandom(210_000))  # about 200 kB are left
+    spool.put(dump_id(4), "manifest.json", b"x" * 6000)
+    with spool.write_baseline("app-42.pb.gz") as writer:
+        writer.write(b"x" * 6000)
+    assert writer.result is not None
+    assert drops == []
+
+
+def test_what_can_never_fit_costs_no_dump(tmp_path: Path) -> None:
+    """Nothing is dropped where dropping wouldn't be enough."""
+    spool, drops = make_spool(tmp_path, size_bytes=1 << 20)
+    for n in range(1, 4):
+        spool.put(dump_id(n), "heap-8080.pb.gz", os.urandom(200_000))
+    with pytest.raises(SpoolError, match="SPOOL_SIZE"):
+        spool.put(dump_id(4), "heap-8080.pb.gz", b"x" * (2 << 20))
+    assert drops == []
+
+
+def test_what_was_uploaded_at_once_was_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uploader may take a file and its folder the moment it has its name: that is no failure."""
+    spool, _ = make_spool(tmp_path)
+    real = os.rename
+
+    def rename_and_take(source: str, target: str) -> None:
+        real(source, target)
+        Path(target).unlink()
+        Path(target).parent.rmdir()
+
+    monkeypatch.setattr(os, "rename", rename_and_take)
+    with spool.write(dump_id(1), "heap-8080.pb.gz") as writer:
+        writer.write(b"profile")
+    assert writer.result is not None
+    assert writer.result.size_bytes == 7
+
+
+def test_drafts_are_sealed_at_the_end(tmp_path: Path) -> None:
+    """What was begun and not finished is uploaded with what is known of it; until then it counts as left."""
+    spool, _ = make_spool(tmp_path)
+    spool.put(dump_id(1), "heap-8080.pb.gz", b"profile")
+    spool.draft_manifest(dump_id(1), b"draft")
+    assert (spool.pending_files(), spool.left_files()) == (1, 2)
+    spool.seal_all()
+    assert (spool.pending_files(), spool.left_files()) == (2, 2)
+    assert f"prod/api-0/{dump_id(1)}/manifest.json" in files(tmp_path)
+
+
+def test_a_dump_sealed_at_the_end_gets_no_second_manifest(tmp_path: Path) -> None:
+    """Its manifest may be in the store already, where nothing is ever replaced; other dumps are finished as usual."""
+    spool, _ = make_spool(tmp_path)
+    spool.draft_manifest(dump_id(1), b"draft")
+    spool.seal_all()
+    for number in (1, 2):
+        spool.draft_manifest(dump_id(number), b"finished")
+        spool.seal(dump_id(number))
+    queue = tmp_path / "queue/prod/api-0"
+    manifests = [(queue / str(dump_id(number)) / "manifest.json").read_bytes() for number in (1, 2)]
+    assert manifests == [b"draft", b"finished"]
+    assert spool.left_files() == 2
+
+
+def test_a_draft_that_cannot_be_sealed_counts_as_left(tmp_path: Path) -> None:
+    """One such draft keeps no other from being sealed, and nobody is told that all is stored."""
+    spool, _ = make_spool(tmp_path)
+    for number in (1, 2, 3):
+        spool.draft_manifest(dump_id(number), b"{}")
+    (tmp_path / "queue/prod/api-0" / str(dump_id(2)) / "manifest.json").mkdir()
+    spool.seal_all()
+    assert (spool.pending_files(), spool.left_files()) == (2, 3)
+
+
+def test_only_what_the_uploader_takes_is_pending(tmp_path: Path) -> None:
+    """Links and strays wait for nobody: they must not keep an uploader starting for ever."""
+    spool, _ = make_spool(tmp_path)
+    spool.put(dump_id(1), "heap-8080.pb.gz", b"profile")
+    pod = tmp_path / "queue/prod/api-0"
+    (pod / "stray").write_bytes(b"x")
+    (pod / str(dump_id(1)) / "link.pb.gz").symlink_to(tmp_path / "nowhere")
+    (pod / str(dump_id(2))).symlink_to(pod / str(dump_id(1)))
+    assert spool.pending() == {f"prod/api-0/{dump_id(1)}/heap-8080.pb.gz"}
+    assert spool.pending_files() == spool.left_files() == 1
 
 
 def test_a_folder_that_the_uploader_took_away_is_made_anew(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.spool import Spool
 from sidecar.stores import location
-from sidecar.uploader_process import UploaderProcess, encode_request
-from sidecar.watch.captures import EXTRA_KINDS, utc_now
+from sidecar.uploader_process import REFUSED, UploaderProcess, encode_request
+from sidecar.watch.captures import utc_now
 from sidecar.watch.endpoints import Answering, Endpoints
 
 _PROC = Path("/proc")
@@ -115,15 +115,13 @@ def _take(settings: Settings, spool: Spool, container: Container, answer: Answer
             go_environment=answer.go_environment,
         ),
     )
-    profile = dump.take("heap", answer.client)
+    profile = dump.take_first(answer.client)
     click.echo(
         printable(f"container {container.name}: heap profile of {answer.process.name}[{answer.process.pid}], ")
         + format_bytes(profile.size_bytes),
         err=True,
     )
-    for kind in EXTRA_KINDS:
-        if kind in settings.pprof.profiles:
-            dump.attempt(kind, answer.client)
+    dump.take_extras(settings.pprof.profiles, answer.client)
     dump.finish()
     return dump
 
@@ -147,6 +145,7 @@ def _upload(settings: Settings, spool: Spool, taken: list[Dump]) -> None:
             for report in uploader.reports():
                 if report.get("event") == "upload-failed":
                     failure = ": ".join(filter(None, (report.get("error"), report.get("remedy"))))
-        if time.monotonic() > deadline_s or uploader.exit_code == 1:
+        failed = time.monotonic() > deadline_s or uploader.exit_code in (1, REFUSED)
+        if failed and any(spool.holds(dump.dump_id) for dump in taken):
             raise OomHeapDumperError(f"{failure}; the dump is kept in {spool.directory}")
         time.sleep(_BUSY_PAUSE_S if uploader.exit_code else 0)

@@ -77,7 +77,8 @@ def command(settings: Settings) -> None:
     scout.look()
     uploader = threading.Thread(target=uploads.run, daemon=True, name="uploads")
     for thread in (
-        threading.Thread(target=scout.run, daemon=True, name="scout"),
+        threading.Thread(target=scout.watch_containers, daemon=True, name="containers"),
+        threading.Thread(target=scout.watch_ports, daemon=True, name="ports"),
         threading.Thread(target=_keep_status, args=(settings, loop, captures, uploads), daemon=True, name="status"),
         uploader,
     ):
@@ -146,6 +147,7 @@ def _keep_status(settings: Settings, loop: Loop, captures: Captures, uploads: Up
                 settings.spool.directory,
                 Status(
                     last_ok_s=loop.last_ok_s,
+                    interval_s=settings.interval_s,
                     containers=loop.targets,
                     samples=loop.samples,
                     read_errors=loop.read_errors,
@@ -165,6 +167,7 @@ def _shut_down(
     logs.event(logging.INFO, "stopping", f"stopping; up to {format_duration(settings.upload_grace_s)} for uploads")
     captures.stop(settings.upload_grace_s * _CAPTURE_SHARE)
     scout.stop()
+    spool.seal_all()
     left = uploads.stop(uploader, max(0.0, ends_s - time.monotonic()))
     spool.close()
     if left:

@@ -10,12 +10,19 @@ the clock was set back:
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 MANIFEST_NAME = "manifest.json"
 OUTCOME_PREFIX = "outcome-"
 
+# The spool's queue: where it lies in the spool, and the names in it of what isn't whole yet.
+QUEUE_FOLDER = "queue"
+DRAFT_NAME = f".{MANIFEST_NAME}"
+PART_PREFIX = ".part-"
+
+_LONGEST_POD_NAME = 253  # a DNS subdomain; other names are DNS labels
 _INCIDENT_ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 _UNSAFE = re.compile(r"[^A-Za-z0-9.-]+")
 _DUMP_ID = re.compile(
@@ -71,13 +78,13 @@ def format_time(at: datetime) -> str:
     return f"{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z"
 
 
-def safe_name(text: str) -> str:
+def safe_name(text: str, longest: int = 63) -> str:
     """Reduce a name chosen by others to what is harmless in keys, file names and terminals.
 
     >>> safe_name("my app/1"), safe_name("../.."), safe_name("")
     ('my-app-1', 'unnamed', 'unnamed')
     """
-    return _UNSAFE.sub("-", text).strip("-.")[:63].rstrip("-.") or "unnamed"
+    return _UNSAFE.sub("-", text).strip("-.")[:longest].rstrip("-.") or "unnamed"
 
 
 def profile_name(kind: str, port: int | None) -> str:
@@ -88,7 +95,16 @@ def profile_name(kind: str, port: int | None) -> str:
 
 def pod_path(namespace: str, pod: str) -> str:
     """Folder of a pod's dumps, below the prefix."""
-    return f"{safe_name(namespace)}/{safe_name(pod)}"
+    return f"{safe_name(namespace)}/{safe_name(pod, _LONGEST_POD_NAME)}"
+
+
+def is_for_upload(parts: Sequence[str]) -> bool:
+    """Whether the uploader may take a file of the queue, by its path below the queue: a whole file of a dump.
+
+    >>> [is_for_upload(("prod", "api-0", "DUMP_ID", name)) for name in (MANIFEST_NAME, DRAFT_NAME)]
+    [True, False]
+    """
+    return len(parts) == 4 and not parts[-1].startswith(".")
 
 
 def join_key(*parts: str) -> str:

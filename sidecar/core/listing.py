@@ -17,6 +17,7 @@ from sidecar.core.quantities import parse_duration_s
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
 _PROFILE_NAME = re.compile(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<port>\d{1,5}))?\.(?:pb\.gz|txt)", re.ASCII)
+_ORDINARY_END = "exited"
 _OUTCOME_NAME = re.compile(rf"{OUTCOME_PREFIX}(?P<ending>[a-z]+(?:-[a-z]+)*)\.json", re.ASCII)
 
 
@@ -97,7 +98,7 @@ class Dump:
     def matters(self) -> bool:
         """False for what only says that a container ended in an ordinary way."""
         only_notes = all(_OUTCOME_NAME.fullmatch(file.name) for file in self.files)
-        return not only_notes or is_oom(self.outcome)
+        return not only_notes or self.outcome != _ORDINARY_END
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Metric = Literal["working-set", "usage"]
@@ -12,15 +12,16 @@ Metric = Literal["working-set", "usage"]
 class Process:
     """A process of a watched container: PIDs are reused, the pair of PID and creation time is not.
 
-    ``created_at_s`` is in seconds of the epoch as told when the process was first seen. ``name`` is chosen by the
+    Two of the same pair are equal, whatever the rest: a program may rename itself, execute another one, or give up its
+    user. ``created_at_s`` is in seconds of the epoch as told when the process was first seen. ``name`` is chosen by the
     program: never print or store it unescaped.
     """
 
     pid: int
     created_at_s: float
-    name: str
-    uid: int
-    gid: int
+    name: str = field(compare=False)
+    uid: int = field(compare=False)
+    gid: int = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +82,12 @@ class Identity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoProgram:
-    """What the executable of a Go process says of itself (``debug/buildinfo``)."""
+    """What the executable of a Go process says of itself (``debug/buildinfo``).
 
-    go_version: str
+    ``go_version`` is None where it isn't told in a form that is read here (before Go 1.18).
+    """
+
+    go_version: str | None
     build_id: str | None
 
 

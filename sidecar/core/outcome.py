@@ -9,6 +9,8 @@ from sidecar.core.keys import OUTCOME_PREFIX
 
 # A container that vanishes at or above this fraction of its limit has most likely met the OOM killer.
 _NEAR_LIMIT = 0.95
+# Above this one can't tell an exit from a kill that nobody saw.
+_SUSPICIOUS = 0.5
 
 
 class Ending(StrEnum):
@@ -17,6 +19,7 @@ class Ending(StrEnum):
     OOM_KILLED = "oom-killed"
     PROCESS_OOM_KILLED = "process-oom-killed"
     EXITED = "exited"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,32 +36,41 @@ class Outcome:
         return f"{OUTCOME_PREFIX}{self.ending}.json"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastSeen:
+    """The last sample of a container: memory over limit, its rise a second before, and how old the sample is."""
+
+    ratio: float | None
+    ratio_per_s: float
+    age_s: float
+    oom_kills: int | None
+
+
 def process_killed(oom_kills_before: int | None, oom_kills_now: int | None) -> bool:
     """Whether the OOM killer struck between two samples. The counter is no body count: it may rise by more."""
     return oom_kills_before is not None and oom_kills_now is not None and oom_kills_now > oom_kills_before
 
 
-def judge_end(
-    *, oom_kills_first: int | None, oom_kills_last: int | None, last_ratio: float | None, was_killed: bool
-) -> Outcome:
+def judge_end(*, oom_kills_first: int | None, last: LastSeen | None, was_killed: bool) -> Outcome:
     """Judge a container that is gone.
 
-    ``oom_kills_*`` are the counter at the first and the last sample, ``last_ratio`` memory over limit in the last
-    one, ``was_killed`` whether the kill of one of its processes was seen in its last seconds.
+    ``oom_kills_first`` is the counter at the first sample, ``was_killed`` whether it was seen to rise in the
+    container's last seconds. A runtime may remove the cgroup, and the counter with it, before anyone has read it.
     """
-    if process_killed(oom_kills_first, oom_kills_last) and was_killed:
-        return Outcome(
-            ending=Ending.OOM_KILLED,
-            counted=True,
-            seen=f"the cgroup's oom_kill counter rose from {oom_kills_first} to {oom_kills_last}",
-        )
-    if last_ratio is not None and last_ratio >= _NEAR_LIMIT:
-        return Outcome(
-            ending=Ending.OOM_KILLED,
-            counted=False,
-            seen=f"inferred: it was gone right after a sample at {last_ratio:.0%} of its limit",
-        )
-    seen = (
-        "no sample was taken of it" if last_ratio is None else f"its last sample was at {last_ratio:.0%} of its limit"
-    )
-    return Outcome(ending=Ending.EXITED, counted=oom_kills_last is not None, seen=f"no OOM kill was counted; {seen}")
+    if last is None:
+        return Outcome(ending=Ending.UNKNOWN, counted=False, seen="no sample was taken of it")
+    if was_killed and process_killed(oom_kills_first, last.oom_kills):
+        seen = f"the cgroup's oom_kill counter rose from {oom_kills_first} to {last.oom_kills}"
+        return Outcome(ending=Ending.OOM_KILLED, counted=True, seen=seen)
+    if last.ratio is None:
+        return Outcome(ending=Ending.UNKNOWN, counted=False, seen="it had no limit to hold its memory against")
+    at = f"{last.ratio:.0%} of its limit"
+    if last.ratio >= _NEAR_LIMIT:
+        return Outcome(ending=Ending.OOM_KILLED, counted=False, seen=f"inferred: gone right after a sample at {at}")
+    if last.ratio + last.ratio_per_s * last.age_s >= 1:
+        seen = f"inferred: it was at {at} and rising by {last.ratio_per_s:.0%} of it a second when last seen"
+        return Outcome(ending=Ending.OOM_KILLED, counted=False, seen=seen)
+    if last.ratio >= _SUSPICIOUS:
+        seen = f"gone after a sample at {at}; its cgroup went with it before its oom_kill counter could be read again"
+        return Outcome(ending=Ending.UNKNOWN, counted=False, seen=seen)
+    return Outcome(ending=Ending.EXITED, counted=False, seen=f"no OOM kill was seen; its last sample was at {at}")

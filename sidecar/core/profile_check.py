@@ -15,6 +15,9 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _FIELD_SAMPLE_TYPE = 1
 _FIELD_SAMPLE = 2
 _HIGHEST_FIELD = 15  # doc_url, the last one of the proto; an unknown field says that this is something else
+# 50,000 stacks make about 190,000 fields. Each costs our own process time: a packed bomb of a million empty ones takes
+# 0.1 s of one core, of the longest numbers 1.2 s, where the cap on the unpacked bytes alone would let minutes pass.
+_MAX_FIELDS = 1_000_000
 _PIECE_BYTES = 1 << 16
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
@@ -64,57 +67,62 @@ class _TopLevel:
     def __init__(self) -> None:
         self._pending = b""
         self._skip = 0
-        self._samples = 0
-        self._sample_types = 0
+        self._counts = [0] * (_HIGHEST_FIELD + 1)
 
     def feed(self, raw: bytes) -> None:
         if self._skip >= len(raw):
             self._skip -= len(raw)
             return
         data = self._pending + raw[self._skip :]
-        self._skip = 0
-        position = 0
-        while position < len(data):
-            after = self._field(data, position)
-            if after is None:
-                break
-            position = after
+        position = self._walk(data)
         self._pending = data[position:]
-        if position > len(data):
-            self._skip, self._pending = position - len(data), b""
+        self._skip = max(0, position - len(data))
         if len(self._pending) > 20:
             raise PprofError("the body isn't a pprof profile: a field has no end")
+        if sum(self._counts) > _MAX_FIELDS:
+            raise PprofError(f"the body has more than {_MAX_FIELDS} fields")
 
     def finish(self) -> int:
         if self._pending or self._skip:
             raise PprofError("the profile is cut short")
-        if not self._sample_types:
+        if not self._counts[_FIELD_SAMPLE_TYPE]:
             raise PprofError("the body isn't a pprof profile: it has no sample type")
-        if not self._samples:
+        if not self._counts[_FIELD_SAMPLE]:
             raise EmptyProfileError("the profile has no samples yet")
-        return self._samples
+        return self._counts[_FIELD_SAMPLE]
 
-    def _field(self, data: bytes, position: int) -> int | None:
-        """Where the next field begins, perhaps beyond the data at hand; None if this one's head isn't whole yet."""
-        head = _varint(data, position)
-        if head is None:
-            return None
-        tag, position = head
-        field, wire = tag >> 3, tag & 7
-        if not 1 <= field <= _HIGHEST_FIELD:
-            raise PprofError(f"the body isn't a pprof profile: it has a field {field}")
-        if wire in (_VARINT, _BYTES):
-            value = _varint(data, position)
-            if value is None:
-                return None
-            position = value[1] + (value[0] if wire == _BYTES else 0)
-        elif wire in (_FIXED64, _FIXED32):
-            position += 8 if wire == _FIXED64 else 4
-        else:
-            raise PprofError(f"the body isn't a pprof profile: wire type {wire}")
-        self._samples += field == _FIELD_SAMPLE
-        self._sample_types += field == _FIELD_SAMPLE_TYPE
+    def _walk(self, data: bytes) -> int:
+        """Count the fields that begin in ``data``; the end of the last one whose head is whole, perhaps beyond it.
+
+        One loop without calls for what nearly all fields are: less than 128 bytes behind a head of two.
+        """
+        counts, position, last = self._counts, 0, len(data) - 1
+        while position < last:
+            tag, short = data[position], data[position + 1]
+            if tag & 7 == _BYTES and 8 <= tag < 0x80 and short < 0x80:
+                counts[tag >> 3] += 1
+                position += 2 + short
+                continue
+            after = _end_of_field(data, position)
+            if after is None:
+                break
+            counts[tag >> 3] += 1
+            position = after
         return position
+
+
+def _end_of_field(data: bytes, position: int) -> int | None:
+    """Where the next field begins, perhaps beyond the data at hand; None if this one's head isn't whole yet."""
+    tag = data[position]  # a field up to 15 has a tag of one byte
+    field, wire = tag >> 3, tag & 7
+    if not 1 <= field <= _HIGHEST_FIELD:
+        raise PprofError("the body isn't a pprof profile: it has a field that profiles don't have")
+    if wire in (_VARINT, _BYTES):
+        value = _varint(data, position + 1)
+        return value and value[1] + (value[0] if wire == _BYTES else 0)
+    if wire in (_FIXED64, _FIXED32):
+        return position + 1 + (8 if wire == _FIXED64 else 4)
+    raise PprofError(f"the body isn't a pprof profile: wire type {wire}")
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int] | None:

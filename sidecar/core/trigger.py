@@ -7,7 +7,8 @@ ended. The rules, in order:
 2. Above the threshold an incident's first dump fires at once, unless the cooldown of an earlier incident still runs.
 3. A further rise by ``escalation_step`` of the limit since the last dump fires even inside the cooldown.
 4. After the cooldown, memory that merely hovers fires only above the last dump's mark.
-5. A failed capture is tried again after ``retry_s``; only a success starts the cooldown.
+5. A failed capture is tried again after ``retry_s``, less often once it has failed for a while; only a success starts
+   the cooldown.
 6. No more than ``max_per_hour`` dumps in any hour; the verdict says when this holds one back.
 """
 
@@ -46,7 +47,8 @@ class TriggerPolicy:
 
     ``rearm_ratio`` sits a tenth below the threshold so that the sawtooth of a garbage collector is one incident, not
     many. ``escalation_step`` of a twentieth gives at most four dumps on the way from 80 % to the kill.
-    ``hover_margin`` keeps noise of a page or two from counting as a new high-water mark.
+    ``hover_margin`` keeps noise of a page or two from counting as a new high-water mark. After ``patient_after``
+    failures in a row the pause before the next try doubles each time, up to ``max_retry_s``.
     """
 
     critical_ratio: float
@@ -56,6 +58,8 @@ class TriggerPolicy:
     escalation_step: float = 0.05
     hover_margin: float = 0.01
     retry_s: float = 1.0
+    patient_after: int = 10
+    max_retry_s: float = 60.0
 
     @property
     def rearm_ratio(self) -> float:
@@ -72,7 +76,9 @@ class TriggerState:
     attempt_bytes: int = 0
     high_water_bytes: int | None = None
     last_success_s: float | None = None
+    last_success_bytes: int = 0
     last_failure_s: float | None = None
+    failures: int = 0
     dumps_s: tuple[float, ...] = ()
 
 
@@ -102,7 +108,7 @@ def step(policy: TriggerPolicy, state: TriggerState, sample: Sample) -> tuple[Tr
     value = sample.metric_bytes(policy.metric)
     if value < limit * policy.rearm_ratio:
         ended = state.in_incident
-        return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None), Verdict(
+        return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None, failures=0), Verdict(
             incident_ended=ended
         )
     if value < limit * policy.critical_ratio:
@@ -123,14 +129,22 @@ def succeeded(state: TriggerState, now_s: float) -> TriggerState:
         capturing=False,
         high_water_bytes=state.attempt_bytes if state.in_incident else None,
         last_success_s=now_s,
+        last_success_bytes=state.attempt_bytes,
         last_failure_s=None,
+        failures=0,
         dumps_s=(*recent, now_s),
     )
 
 
 def failed(state: TriggerState, now_s: float) -> TriggerState:
-    """A capture brought home nothing: it may be tried again after ``retry_s``."""
-    return replace(state, capturing=False, last_failure_s=now_s)
+    """A capture brought home nothing: it may be tried again soon."""
+    return replace(state, capturing=False, last_failure_s=now_s, failures=state.failures + 1)
+
+
+def retry_delay_s(policy: TriggerPolicy, failures: int) -> float:
+    """How long after the last of so many failures in a row the next try may come."""
+    doublings = min(max(0, failures - policy.patient_after), 16)
+    return min(policy.retry_s * 2.0**doublings, policy.max_retry_s)
 
 
 def _judge(
@@ -138,7 +152,7 @@ def _judge(
 ) -> tuple[Reason | None, Hold | None]:
     if state.capturing:
         return None, Hold.CAPTURING
-    if state.last_failure_s is not None and now_s - state.last_failure_s < policy.retry_s:
+    if state.last_failure_s is not None and now_s - state.last_failure_s < retry_delay_s(policy, state.failures):
         return None, Hold.RETRY_WAIT
     reason, hold = _wanted(policy, state, now_s, value, limit)
     if reason is not None and sum(now_s - at < _HOUR_S for at in state.dumps_s) >= policy.max_per_hour:
@@ -152,8 +166,7 @@ def _wanted(
     cooling = state.last_success_s is not None and now_s - state.last_success_s < policy.cooldown_s
     mark = state.high_water_bytes
     if mark is None:
-        last_value = state.attempt_bytes if cooling else None
-        if last_value is not None and value >= last_value + policy.escalation_step * limit:
+        if cooling and value >= state.last_success_bytes + policy.escalation_step * limit:
             return Reason.ESCALATION, None
         return (None, Hold.COOLDOWN) if cooling else (Reason.THRESHOLD, None)
     if value >= mark + policy.escalation_step * limit:

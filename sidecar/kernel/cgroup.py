@@ -98,7 +98,7 @@ class MemoryCgroup:
             return Reading(
                 usage_bytes=int(usage),
                 inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"total_inactive_file") or 0,
-                limit_bytes=cgroup_files.parse_limit_in_bytes(str(min(limits))) or self._assumed_limit_bytes,
+                limit_bytes=cgroup_files.limit_of(min(limits)) or self._assumed_limit_bytes,
                 oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
             )
         except OSError as error:

@@ -80,21 +80,15 @@ def directory_in_mount(mount: CgroupMount, cgroup_path: str) -> str | None:
     return posixpath.join(mount.point, cgroup_path[len(base) :])
 
 
-def parse_count(text: str) -> int:
-    """A counter file. Raises ValueError on anything but a number."""
-    return int(text)
-
-
 def parse_memory_max(text: str) -> int | None:
     """``memory.max``: "max" is no limit (None), never 0."""
     stripped = text.strip()
     return None if stripped == "max" else int(stripped)
 
 
-def parse_limit_in_bytes(text: str) -> int | None:
-    """v1's ``memory.limit_in_bytes``: a number beyond any machine is no limit (None)."""
-    value = int(text)
-    return None if value >= _V1_UNLIMITED_BYTES else value
+def limit_of(value_bytes: int) -> int | None:
+    """What a number of v1's ``memory.limit_in_bytes`` means: one beyond any machine is no limit (None)."""
+    return None if value_bytes >= _V1_UNLIMITED_BYTES else value_bytes
 
 
 def parse_flat_keyed(text: bytes, key: bytes) -> int | None:

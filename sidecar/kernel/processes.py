@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -21,6 +22,7 @@ _RUNTIME_STAGE = re.compile(r"runc:\[|crun$|youki:\[")
 # The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name.
 _TERMINATION_LOG_ROOT = re.compile(r"/pods/[^/ ]+/containers/([^/ ]+)/[^/ ]+$|^/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
 
+_YOUNG_S = 10.0
 _EXPLICIT_KEY = "explicit"
 
 
@@ -29,6 +31,7 @@ class _Known:
     handle: psutil.Process
     process: Process
     key: str
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class ProcessTable:
@@ -48,14 +51,15 @@ class ProcessTable:
 
         New and vanished processes are seen by each scan. That a PID was reused between two scans, or that a process
         executed another program or changed its cgroup, is seen only with ``verify``, which costs some reads for each
-        known process.
+        known process, or while it is young: a runtime sets a container up in several steps.
         """
         present = set(self._explicit or psutil.pids())
         for pid in self._known.keys() - present:
             del self._known[pid]
         for pid in present:
             known = self._known.get(pid)
-            if known is not None and (not verify or self._still(known)):
+            young = known is not None and time.monotonic() - known.since_s < _YOUNG_S
+            if known is not None and (not (verify or young) or self._refresh(known)):
                 continue
             self._known.pop(pid, None)
             added = self._look(pid)
@@ -64,20 +68,28 @@ class ProcessTable:
         return self._group()
 
     def is_alive(self, process: Process) -> bool:
-        """Whether this very process still runs this program; false for another one that got its PID."""
+        """Whether this very process still runs, under whatever name; false for another one that got its PID."""
         known = self._known.get(process.pid)
-        return known is not None and known.process == process and self._still(known)
-
-    def _still(self, known: _Known) -> bool:
         try:
-            return (
-                known.handle.is_running()
-                and known.handle.name() == known.process.name
-                and known.handle.status() != psutil.STATUS_ZOMBIE
-                and self._cgroup_of(known.process.pid) == known.key
-            )
+            return known is not None and known.process == process and _runs(known.handle)
         except psutil.Error:
             return False
+
+    def _refresh(self, known: _Known) -> bool:
+        """Read anew what a process may change about itself; false if it has ended."""
+        handle, process = known.handle, known.process
+        try:
+            if not _runs(handle):
+                return False
+            with handle.oneshot():
+                name, uid, gid = handle.name(), handle.uids().effective, handle.gids().effective
+        except (psutil.Error, OSError, ValueError):
+            return False
+        key = self._cgroup_of(process.pid)
+        if key is None:
+            return False
+        known.process, known.key = replace(process, name=name, uid=uid, gid=gid), key
+        return True
 
     def _look(self, pid: int) -> _Known | None:
         try:
@@ -143,6 +155,10 @@ class ProcessTable:
         except OSError:
             return None
         return container_name(text)
+
+
+def _runs(handle: psutil.Process) -> bool:
+    return handle.is_running() and handle.status() != psutil.STATUS_ZOMBIE
 
 
 def container_name(mountinfo: str) -> str | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sidecar import logs
 from sidecar.capture import Baseline, take_profile
@@ -13,17 +15,21 @@ from sidecar.core.baseline import baseline_due
 from sidecar.core.keys import profile_name, safe_name
 from sidecar.core.model import Process
 from sidecar.core.trigger import TriggerPolicy
-from sidecar.errors import PprofError
+from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.pprof_http import PprofClient
 from sidecar.spool import Spool
 from sidecar.watch.endpoints import Answering
 from sidecar.watch.workers import Workers
+
+# While the spool has no room, the program isn't asked for profiles only to throw them away.
+_NO_ROOM_PAUSE_S = 60.0
 
 
 @dataclass(slots=True)
 class _State:
     since_s: float
     tried_s: float = float("-inf")
+    no_room_s: float = float("-inf")
     taken_uptime_s: float | None = None
     baseline: Baseline | None = None
 
@@ -36,13 +42,15 @@ class Baselines:
         self._spool = spool
         self._workers = workers
         self._states: dict[Process, _State] = {}
+        self._files: list[Path] = []
+        self._numbers = itertools.count(1)
 
     def keep(self, answering: Iterable[Answering], ratio: float | None, now_s: float) -> None:
         """Take what is due for these processes, whose container's memory is at ``ratio`` of its limit."""
         for answer in answering:
             state = self._states.setdefault(answer.process, _State(since_s=now_s))
             uptime_s = now_s - state.since_s
-            if baseline_due(
+            if now_s - state.no_room_s >= _NO_ROOM_PAUSE_S and baseline_due(
                 self._policy,
                 ratio=ratio,
                 uptime_s=uptime_s,
@@ -58,22 +66,36 @@ class Baselines:
         return state.baseline if state else None
 
     def forget(self, alive: set[Process]) -> None:
-        """Drop the baselines of processes that have ended, unless a dump is still being taken: it may want one."""
+        """Drop the baselines of processes that have ended, and those replaced by a later one.
+
+        Not while a dump is being taken: it may want one.
+        """
         if not self._workers.is_idle:
             return
         for process in self._states.keys() - alive:
-            gone = self._states.pop(process)
-            if gone.baseline is not None:
-                self._spool.drop_baseline(gone.baseline.path.name)
+            del self._states[process]
+        current = {state.baseline.path for state in self._states.values() if state.baseline is not None}
+        stale = [path for path in self._files if path not in current]
+        if stale:
+            self._files = [path for path in self._files if path in current]
+            self._workers.run(lambda: self._drop(stale))
+
+    def _drop(self, stale: Iterable[Path]) -> None:
+        for path in stale:
+            self._spool.drop_baseline(path.name)
 
     def _take(self, process: Process, client: PprofClient, state: _State, uptime_s: float) -> None:
+        """Take one under a name of its own: a dump may just be linking the one before by its name."""
         name = profile_name("heap-baseline", client.port)
-        file = self._spool.write_baseline(f"{safe_name(process.name)}-{process.pid}-{name}")
+        file = self._spool.write_baseline(f"{safe_name(process.name)}-{process.pid}-{next(self._numbers)}-{name}")
         try:
             profile = take_profile("heap-baseline", client, file, name)
-        except PprofError as error:
+        except OomHeapDumperError as error:
+            if isinstance(error, SpoolError):
+                state.no_room_s = state.tried_s
             logs.event(logging.DEBUG, "baseline-failed", f"no baseline of process {process.pid} yet: {error}")
             return
         if file.result is not None:
+            self._files.append(file.result.path)
             state.baseline = Baseline(profile=profile, path=file.result.path)
             state.taken_uptime_s = uptime_s

@@ -1,7 +1,8 @@
-"""Runs captures beside the loop: a thread for each, the first heap profile before anything else."""
+"""Runs captures beside the loop, the first heap profile before anything else."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import queue
 import threading
@@ -18,7 +19,7 @@ from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
 from sidecar.core.model import Container, Sample
 from sidecar.core.outcome import Outcome
 from sidecar.core.quantities import format_bytes
-from sidecar.errors import EmptyProfileError, OomHeapDumperError
+from sidecar.errors import OomHeapDumperError
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import Settings
 from sidecar.spool import Spool
@@ -27,7 +28,6 @@ from sidecar.watch.endpoints import Answering
 from sidecar.watch.scout import Scout
 from sidecar.watch.workers import Workers
 
-EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 # Extras may each take half a minute of a throttled program; two at a time keep our own memory bounded.
 _EXTRAS_AT_ONCE = 2
 _MAX_PROCESSES = 8
@@ -62,10 +62,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Whether the first heap profile of a request is safe. ``life`` tells whose it was."""
+    """Whether the first heap profile of a request is safe. ``life`` tells whose it was.
+
+    ``asked_nobody`` is a failure for want of an endpoint, which may be found at any moment.
+    """
 
     life: Life
+    incident: str
     ok: bool
+    asked_nobody: bool = False
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """One request while its processes are captured side by side."""
+
+    request: Request
+    waiting: int
+    asked_nobody: bool
+    succeeded: bool = False
+    problems: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Captures:
@@ -127,6 +144,7 @@ class Captures:
                 history=history,
                 why_no_dump=None if life.last_dump else life.why_no_dump or "memory never crossed the threshold",
             )
+            self._limit_failures.forget(container.key)
             self._spool.put(life.last_dump or fallback, outcome.file_name, manifest.encode(document))
             self._wake_uploads()
 
@@ -138,40 +156,63 @@ class Captures:
         self._workers.join(grace_s)
 
     def _capture(self, request: Request) -> None:
-        dumps: list[tuple[Dump, PprofClient]] = []
-        try:
-            dumps = self._first_profiles(request)
-        finally:
-            if dumps:
-                request.life.last_dump = dumps[-1][0].dump_id
-            request.life.idle.set()
-            self.results.put(Result(life=request.life, ok=bool(dumps)))
-            self._wake_loop()
-        self._wake_uploads()
-        for dump, client in dumps:
-            self._finish(dump, client)
-        self._wake_uploads()
+        """The plain heap of each process that answers, side by side: one that keeps silent doesn't delay another."""
+        answering = self._scout.endpoints.of(request.incident.container)[:_MAX_PROCESSES]
+        gathering = _Gathering(request, len(answering), asked_nobody=not answering)
+        if not answering:
+            gathering.problems.append(self._scout.endpoints.why_none(request.incident.container))
+            self._conclude(gathering)
+            return
+        for answer in answering[1:]:
+            self._workers.run(functools.partial(self._capture_process, gathering, answer))
+        self._capture_process(gathering, answering[0])
 
-    def _first_profiles(self, request: Request) -> list[tuple[Dump, PprofClient]]:
-        """The plain heap of each process that answers; one that fails doesn't stop the others."""
-        container = request.incident.container
-        dumps, problems = [], []
-        for answering in self._scout.endpoints.of(container)[:_MAX_PROCESSES]:
-            if not self._scout.is_alive(answering.process):
-                problems.append(f"process {answering.process.pid} has ended")
-                continue
-            dump = self._begin(request, answering)
-            try:
-                self._take_first(dump, answering.client)
-            except OomHeapDumperError as error:
-                problems.append(str(error))
-                continue
+    def _capture_process(self, gathering: _Gathering, answering: Answering) -> None:
+        request, dump, problem = gathering.request, None, "failed in an unforeseen way"
+        try:
+            dump, problem = self._first_profile(request, answering)
+        finally:
+            with gathering.lock:
+                gathering.waiting -= 1
+                if dump is None:
+                    gathering.problems.append(problem)
+                else:
+                    request.life.last_dump = dump.dump_id
+                    if not gathering.succeeded:
+                        gathering.succeeded = True
+                        self._tell(request, ok=True)
+            if gathering.waiting == 0:
+                self._conclude(gathering)
+        if dump is not None:
             self._report(request, dump)
-            dumps.append((dump, answering.client))
-        if not dumps:
-            self._report_failure(request, problems or [self._scout.endpoints.why_none(container)])
+            self._wake_uploads()
+            self._finish(dump, answering.client)
+            self._wake_uploads()
+
+    def _conclude(self, gathering: _Gathering) -> None:
+        """Every process had its turn."""
+        request = gathering.request
+        if not gathering.succeeded:
+            request.life.why_no_dump = "; ".join(gathering.problems)
+        request.life.idle.set()
+        if not gathering.succeeded:
+            self._tell(request, ok=False, asked_nobody=gathering.asked_nobody)
+            self._report_failure(request, gathering.problems)
             self._scout.hurry()
-        return dumps
+
+    def _tell(self, request: Request, *, ok: bool, asked_nobody: bool = False) -> None:
+        self.results.put(Result(life=request.life, incident=request.incident_id, ok=ok, asked_nobody=asked_nobody))
+        self._wake_loop()
+
+    def _first_profile(self, request: Request, answering: Answering) -> tuple[Dump | None, str]:
+        if not self._scout.is_alive(answering.process):
+            return None, f"process {answering.process.pid} has ended"
+        dump = self._begin(request, answering)
+        try:
+            dump.take_first(answering.client)
+        except OomHeapDumperError as error:
+            return None, str(error)
+        return dump, ""
 
     def _begin(self, request: Request, answering: Answering) -> Dump:
         container = request.incident.container
@@ -194,27 +235,19 @@ class Captures:
             ),
         )
 
-    def _take_first(self, dump: Dump, client: PprofClient) -> None:
-        try:
-            dump.take("heap", client)
-        except EmptyProfileError:
-            dump.take("heap-gc", client)
-
     def _finish(self, dump: Dump, client: PprofClient) -> None:
         """The baseline and the extras, on a connection of their own so that a slow one harms no later capture."""
-        have = {profile.kind for profile in dump.profiles}
-        if "heap-baseline" in self._kinds:
-            dump.add_baseline(self._baselines.of(dump.process))
-        dump.draft()
-        extra_client = client.clone()
         try:
-            for kind in EXTRA_KINDS:
-                if kind in self._kinds and kind not in have and not self._stopping:
-                    with self._extras:
-                        dump.attempt(kind, extra_client)
-                    dump.draft()
+            if "heap-baseline" in self._kinds:
+                dump.add_baseline(self._baselines.of(dump.process))
+            dump.draft()
+            extra_client = client.clone()
+            try:
+                with self._extras:
+                    dump.take_extras(self._kinds, extra_client, go_on=lambda: not self._stopping)
+            finally:
+                extra_client.close()
         finally:
-            extra_client.close()
             dump.finish()
 
     def _report(self, request: Request, dump: Dump) -> None:

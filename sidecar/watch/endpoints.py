@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import logs
 from sidecar.core.model import Container, GoProgram, Process
-from sidecar.errors import NotPermittedError, TargetGoneError
+from sidecar.errors import NotPermittedError, TargetGoneError, UnreadableExecutableError
 from sidecar.kernel import go_executable, sockets
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.sockets import ListeningSocket
@@ -26,6 +28,10 @@ _FIRST_RETRY_S = 2.0
 _LAST_RETRY_S = 600.0
 # Without the right to see whose sockets they are, each port is asked for each process it could belong to.
 _MAX_GUESSED_PROCESSES = 8
+_PROBES_AT_ONCE = 8
+_FEW_PROGRAMS = 16
+# How long one process may keep a look waiting; ports that keep silent take seconds each.
+_PROBE_BUDGET_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +65,7 @@ class _Seen:
     endpoint: Answering | None = None
     refused: dict[int, _Refused] | None = None
     unattributable: bool = False
+    ambiguous: bool = False
 
 
 class Endpoints:
@@ -70,6 +77,7 @@ class Endpoints:
         self._seen: dict[Process, _Seen] = {}
         self._next_look_s = 0.0
         self._hurried = False
+        self._looks = 0
         self._programs: dict[tuple[int, int], GoProgram | None] = {}
 
     def of(self, container: Container) -> list[Answering]:
@@ -83,9 +91,14 @@ class Endpoints:
         return found
 
     def is_without_go(self, container: Container) -> bool:
-        """Whether no process of a container is a Go program, for certain: then there is nothing to dump."""
+        """Whether no process of a container is a Go program, for certain: then there is nothing to dump.
+
+        Never so where the settings name ports: they may know better.
+        """
+        if self._settings.ports:
+            return False
         seen = [self._seen[process] for process in container.processes if process in self._seen]
-        return all(one.is_go is False for one in seen)
+        return bool(seen) and all(one.is_go is False for one in seen)
 
     def why_none(self, container: Container) -> str:
         """Why a container has no endpoint, for people."""
@@ -94,7 +107,12 @@ class Endpoints:
             seen = self._seen.get(process)
             if seen is None:
                 continue
-            if seen.unattributable:
+            if seen.ambiguous:
+                reasons.append(
+                    f"process {process.pid} has the same arguments as another one, and whose sockets are whose isn't "
+                    "visible (run with its UID and GID)"
+                )
+            elif seen.unattributable:
                 reasons.append(f"the sockets of process {process.pid} aren't visible (run with its UID and GID)")
             reasons += [refused.reason for refused in (seen.refused or {}).values()]
         if reasons:
@@ -109,6 +127,7 @@ class Endpoints:
         if now_s < self._next_look_s and not self._hurried:
             return
         self._hurried = False
+        self._looks += 1
         began_s = time.monotonic()
         listening = sockets.read_listening(self._proc)
         cost_s = time.monotonic() - began_s
@@ -138,6 +157,8 @@ class Endpoints:
 
     def _follow(self, containers: tuple[Container, ...], now_s: float) -> None:
         present = {process: container for container in containers for process in container.processes}
+        if len(self._programs) > 2 * len(present) + _FEW_PROGRAMS:
+            self._programs.clear()  # containers come and go, and the numbers of their files are used again
         for process in self._seen.keys() - present.keys():
             gone = self._seen.pop(process)
             if gone.endpoint is not None:
@@ -157,7 +178,7 @@ class Endpoints:
                 )
                 self._hurried = True
             else:
-                seen.container = container
+                seen.container, seen.process = container, process  # it may have another name by now
 
     def _is_candidate(self, seen: _Seen) -> bool:
         """Ports of programs that are no Go programs are never touched, unless the settings name them."""
@@ -177,7 +198,7 @@ class Endpoints:
         if identity is None or identity not in self._programs:
             try:
                 program = go_executable.read_go_program(self._proc, process.pid)
-            except (NotPermittedError, TargetGoneError):
+            except (NotPermittedError, TargetGoneError, UnreadableExecutableError):
                 return None, None
             if identity is None:
                 return program is not None, program
@@ -192,36 +213,72 @@ class Endpoints:
                 seen.endpoint = None
 
     def _ask_owners(self, lacking: list[_Seen], listening: tuple[ListeningSocket, ...], now_s: float) -> set[int]:
-        """Probe the sockets that these processes hold; the inodes that are known to be theirs."""
+        """Probe the sockets that these processes hold; the inodes that are known to be theirs.
+
+        The processes are asked side by side: one that keeps silent must not delay the others.
+        """
         attributed: set[int] = set()
+        held_by: list[tuple[_Seen, list[ListeningSocket]]] = []
         for seen in lacking:
             try:
                 held = sockets.read_socket_inodes(self._proc, seen.process.pid)
-                seen.unattributable = False
             except NotPermittedError:
                 seen.unattributable = True
                 continue
+            seen.unattributable = False
             attributed |= held
-            self._probe(seen, [socket for socket in listening if socket.inode in held], now_s)
+            own = [socket for socket in listening if socket.inode in held]
+            if own:
+                held_by.append((seen, own))
+
+        def probe(one: tuple[_Seen, list[ListeningSocket]]) -> None:
+            self._probe(one[0], one[1], now_s, owner_proven=True)
+
+        if len(held_by) > 1:
+            try:
+                with ThreadPoolExecutor(max_workers=_PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
+                    list(pool.map(probe, held_by))
+            except RuntimeError:  # no thread can be had: in turn, then; what was asked already isn't asked again
+                held_by = [(seen, own) for seen, own in held_by if seen.endpoint is None]
+            else:
+                return attributed
+        for one in held_by:
+            probe(one)
         return attributed
 
     def _guess(self, lacking: list[_Seen], unowned: list[ListeningSocket], now_s: float) -> None:
         """Ask each port that could be theirs; the program's arguments in its answer tell whose it is."""
-        for seen in lacking[:_MAX_GUESSED_PROCESSES]:
-            self._probe(seen, unowned, now_s)
+        lines = Counter(self._command_line(seen.process) for seen in lacking)
+        turn = self._looks * _MAX_GUESSED_PROCESSES % len(lacking)
+        for seen in (lacking[turn:] + lacking[:turn])[:_MAX_GUESSED_PROCESSES]:
+            seen.ambiguous = lines[self._command_line(seen.process)] > 1
+            if not seen.ambiguous:
+                self._probe(seen, unowned, now_s, owner_proven=False)
+                claimed = seen.endpoint.inode if seen.endpoint else None
+                unowned = [socket for socket in unowned if socket.inode != claimed]
 
-    def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float) -> None:
+    def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float, *, owner_proven: bool) -> None:
         wanted = self._settings.ports
         known = seen.refused or {}
         seen.refused = {socket.inode: known[socket.inode] for socket in candidates if socket.inode in known}
+        ends_s = time.monotonic() + _PROBE_BUDGET_S
         for socket in sorted(candidates, key=lambda s: wanted.index(s.port) if s.port in wanted else s.port):
             refused = seen.refused.get(socket.inode)
             if (wanted and socket.port not in wanted) or (refused is not None and now_s < refused.next_s):
                 continue
-            answer = connect(socket.dial_hosts, socket.port, self._command_line(seen.process), self._settings)
+            if time.monotonic() >= ends_s:
+                self._hurried = True  # the rest at the next look, before anything that already refused
+                return
+            answer = connect(
+                socket.dial_hosts,
+                socket.port,
+                self._command_line(seen.process),
+                self._settings,
+                owner_proven=owner_proven,
+            )
             if isinstance(answer, Refusal):
                 delay_s = min(_LAST_RETRY_S, refused.delay_s * 2) if refused else _FIRST_RETRY_S
-                seen.refused[socket.inode] = _Refused(answer.reason, now_s + delay_s, delay_s)
+                seen.refused[socket.inode] = _Refused(answer.reason, time.monotonic() + delay_s, delay_s)
                 continue
             seen.endpoint = Answering(
                 process=seen.process,

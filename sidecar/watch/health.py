@@ -18,6 +18,7 @@ class Status:
     """What the watch has done since it started. ``last_ok_s`` is its last successful sample, monotonic seconds."""
 
     last_ok_s: float
+    interval_s: float
     containers: int
     samples: int
     read_errors: int
@@ -45,5 +46,9 @@ def read_status(directory: Path) -> Status:
 
 
 def age_s(status: Status) -> float:
-    """Seconds since the last successful sample; the monotonic clock is the same in all containers of a node."""
-    return max(0.0, time.monotonic() - status.last_ok_s)
+    """Seconds since the last successful sample; infinite for a status of before the node's last boot.
+
+    The monotonic clock is the same in all containers of a node.
+    """
+    age = time.monotonic() - status.last_ok_s
+    return age if age >= 0 else float("inf")

@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar import logs
@@ -14,7 +15,7 @@ from sidecar.core import trigger
 from sidecar.core.model import Process, Sample
 from sidecar.core.outcome import Ending, Outcome
 from sidecar.core.quantities import format_bytes
-from sidecar.core.trigger import Hold, Verdict
+from sidecar.core.trigger import Hold, TriggerState
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.settings import Settings
 from sidecar.watch.baselines import Baselines
@@ -65,6 +66,8 @@ class Loop:
         self._takes_baselines = "heap-baseline" in settings.pprof.profiles
         self._wakeup = wakeup
         self._targets: dict[str, Target] = {}
+        self._survey = scout.survey
+        self._dumps_s: dict[str, tuple[float, ...]] = {}
         self._limit = logs.RateLimit()
         self._holds = logs.RateLimit(interval_s=3600.0)
         self._next_housekeeping_s = 0.0
@@ -87,9 +90,11 @@ class Loop:
         due_s = time.monotonic()
         while not self._stopping:
             self.tick()
-            now_s = time.monotonic()
-            due_s = max(due_s + self._settings.interval_s, now_s)
-            while not self._stopping and (rest_s := due_s - time.monotonic()) > 0:
+            due_s = max(due_s + self._settings.interval_s, time.monotonic())
+            while not self._stopping and self._scout.survey is self._survey:
+                rest_s = due_s - time.monotonic()
+                if rest_s <= 0:
+                    break
                 self._wakeup.sleep(rest_s)
                 self._collect()
 
@@ -98,18 +103,8 @@ class Loop:
         self._follow_survey()
         self._collect()
         succeeded = not self._targets
-        for key, target in tuple(self._targets.items()):
-            try:
-                self._sample(target)
-                succeeded = True
-            except TargetGoneError:
-                self._end(key, target)
-                self._scout.lost(key)
-                succeeded = True
-            except OomHeapDumperError as error:
-                self._read_failed(target, str(error))
-            except Exception as error:  # noqa: BLE001 -- nothing may stop the watch
-                self._read_failed(target, f"{type(error).__name__}: {error}")
+        for target in tuple(self._targets.values()):
+            succeeded |= self._guarded(target, self._sample)
         now_s = time.monotonic()
         if succeeded:
             self.last_ok_s = now_s
@@ -117,8 +112,23 @@ class Loop:
             self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
             self._keep_house(now_s)
 
+    def _guarded(self, target: Target, act: Callable[[Target], None]) -> bool:
+        """Do something with one target; whether it went well. Nothing that is raised goes further."""
+        try:
+            act(target)
+        except TargetGoneError:
+            self._end(target)
+        except OomHeapDumperError as error:
+            self._failed(target, str(error))
+            return False
+        except Exception as error:  # noqa: BLE001 -- nothing may stop the watch
+            self._failed(target, f"{type(error).__name__}: {error}")
+            return False
+        return True
+
     def _follow_survey(self) -> None:
-        survey = {surveyed.container.key: surveyed for surveyed in self._scout.survey}
+        self._survey = self._scout.survey
+        survey = {surveyed.container.key: surveyed for surveyed in self._survey}
         for key, target in tuple(self._targets.items()):
             surveyed = survey.get(key)
             if surveyed is not None and surveyed.life == target.surveyed.life:
@@ -126,25 +136,31 @@ class Loop:
                     target.surveyed.source.close()
                 target.surveyed = surveyed
                 continue
-            with contextlib.suppress(OomHeapDumperError):
-                self._observe(target)  # its processes are gone, its cgroup may still tell how
-            self._end(key, target)
+            self._guarded(target, self._observe)  # its processes are gone; its cgroup may still be there to tell how
+            if key in self._targets:
+                self._end(target)
         for key, surveyed in survey.items():
             if key not in self._targets and surveyed.source.is_open:
                 self._said_lonely = True  # not any more: there is, or was, somebody
-                self._targets[key] = Target(surveyed=surveyed, since_s=time.monotonic())
+                dumps_s = self._dumps_s.pop(surveyed.container.name, ())
+                self._targets[key] = Target(
+                    surveyed=surveyed, since_s=time.monotonic(), state=TriggerState(dumps_s=dumps_s)
+                )
 
-    def _observe(self, target: Target) -> Verdict:
+    def _observe(self, target: Target) -> None:
         reading = target.surveyed.source.read()
-        now_s = time.monotonic()
         self.samples += 1
-        verdict = target.observe(self._policy, Sample(at_s=now_s, reading=reading))
-        if target.killed_at_s == now_s:
+        if target.observe(Sample(at_s=time.monotonic(), reading=reading)):
             target.warn("oom-kill", "the kernel's OOM killer struck", oom_kills=reading.oom_kills)
-        return verdict
 
     def _sample(self, target: Target) -> None:
-        verdict = self._observe(target)
+        self._observe(target)
+        container = target.surveyed.container
+        if self._scout.endpoints.is_without_go(container):
+            return  # nothing could be dumped; how it ends is told all the same
+        if target.awaits_endpoint and self._scout.endpoints.of(container):
+            target.found_endpoint()
+        verdict = target.judge(self._policy)
         if verdict.fire is not None:
             self._captures.request(target.request(self._policy, verdict.fire, utc_now()))
         elif verdict.hold is Hold.HOURLY_CAP and self._admit_hold(target):
@@ -155,8 +171,8 @@ class Loop:
             logs.event(
                 logging.INFO,
                 "calm",
-                f"container {target.surveyed.container.name}: memory is back below "
-                f"{self._policy.rearm_ratio:.0%} of the limit, armed again",
+                f"container {container.name}: memory is back below {self._policy.rearm_ratio:.0%} of the limit, "
+                "armed again",
                 **target.log_fields(),
             )
 
@@ -165,27 +181,37 @@ class Loop:
         return self._holds.admit(target.surveyed.container.key, time.monotonic()) is not None
 
     def _collect(self) -> None:
-        """Hear how captures ended; only a success starts the cooldown."""
+        """Hear how captures ended."""
         by_life = {id(target.life): target for target in self._targets.values()}
         while not self._captures.results.empty():
             result = self._captures.results.get()
             target = by_life.get(id(result.life))
             if target is not None:
-                settle = trigger.succeeded if result.ok else trigger.failed
-                target.state = settle(target.state, time.monotonic())
+                target.settle(
+                    ok=result.ok,
+                    asked_nobody=result.asked_nobody,
+                    incident=result.incident,
+                    now_s=time.monotonic(),
+                )
 
-    def _end(self, key: str, target: Target) -> None:
-        del self._targets[key]
+    def _end(self, target: Target) -> None:
+        container = target.surveyed.container
+        del self._targets[container.key]
         target.surveyed.source.close()
-        outcome = target.end(self._policy)
+        self._scout.look_again()
+        for limit in (self._limit, self._holds):
+            limit.forget(container.key)
+        if target.state.dumps_s:
+            self._dumps_s[container.name] = target.state.dumps_s  # the hour goes on for its next life
+        outcome = target.end(self._policy, time.monotonic())
         self._record(target, outcome, target.life)
-        level = logging.WARNING if outcome.ending is Ending.OOM_KILLED else logging.INFO
         logs.event(
-            level,
+            logging.INFO if outcome.ending is Ending.EXITED else logging.WARNING,
             "container-ended",
-            f"container {target.surveyed.container.name} ended: {outcome.ending} ({outcome.seen})",
+            f"container {container.name} ended: {outcome.ending} ({outcome.seen})",
             ending=outcome.ending,
             seen=outcome.seen,
+            counted=outcome.counted,
             **target.log_fields(),
         )
 
@@ -200,37 +226,41 @@ class Loop:
             history=target.history.rows(now_s),
         )
 
-    def _read_failed(self, target: Target, message: str) -> None:
+    def _failed(self, target: Target, message: str) -> None:
         self.read_errors += 1
-        left_out = self._limit.admit(("read", target.surveyed.container.key), time.monotonic())
+        left_out = self._limit.admit(target.surveyed.container.key, time.monotonic())
         if left_out is not None:
             target.warn("read-failed", f"its memory can't be read: {message}", failures_not_logged=left_out)
 
     def _keep_house(self, now_s: float) -> None:
         processes: set[Process] = set()
-        for target in self._targets.values():
+        for target in tuple(self._targets.values()):
             processes.update(target.surveyed.container.processes)
-            if self._takes_baselines:
-                answering = self._scout.endpoints.of(target.surveyed.container)
-                self._baselines.keep(answering, target.ratio(self._policy), now_s)
-            if target.survived_kill(now_s):
-                outcome = Outcome(
-                    ending=Ending.PROCESS_OOM_KILLED,
-                    counted=True,
-                    seen="the cgroup's oom_kill counter rose while the container lived on",
-                )
-                self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
-                target.life.last_dump = target.life.why_no_dump = None
-            if not target.announced:
-                self._announce(target, now_s)
+            self._guarded(target, self._keep_target)
         self._baselines.forget(processes)
-        if not self._targets and not self._said_lonely and now_s - self._began_s > _LONELY_AFTER_S:
+        if not self._said_lonely and now_s - self._began_s > _LONELY_AFTER_S:
             self._said_lonely = True
             logs.event(
                 logging.WARNING,
                 "nothing-to-watch",
                 "no other container is visible yet: the pod needs shareProcessNamespace: true",
             )
+
+    def _keep_target(self, target: Target) -> None:
+        now_s = time.monotonic()
+        if self._takes_baselines:
+            answering = self._scout.endpoints.of(target.surveyed.container)
+            self._baselines.keep(answering, target.ratio(self._policy), now_s)
+        if target.survived_kill(now_s):
+            outcome = Outcome(
+                ending=Ending.PROCESS_OOM_KILLED,
+                counted=True,
+                seen="the cgroup's oom_kill counter rose while the container lived on",
+            )
+            self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
+            target.life.last_dump = target.life.why_no_dump = None
+        if not target.announced:
+            self._announce(target, now_s)
 
     def _announce(self, target: Target, now_s: float) -> None:
         container, sample = target.surveyed.container, target.last

@@ -1,6 +1,7 @@
-"""Keeps looking who is in the pod and where they answer pprof, in a thread of its own.
+"""Keeps looking who is in the pod and where they answer pprof.
 
-The loop reads `Scout.survey`, an immutable value that is swapped whole; captures ask `Scout.endpoints_of`.
+Two threads: one looks for containers and waits for nothing but the kernel, the other probes ports, which may keep
+silent. The loop reads `Scout.survey`, an immutable value that is swapped whole; captures ask `Scout.endpoints`.
 """
 
 from __future__ import annotations
@@ -46,18 +47,19 @@ class Scout:
         self._settings = settings
         self._table = ProcessTable(proc, pids=settings.targets.pids, container_name=settings.targets.container_name)
         self._wake_loop = wake_loop
-        self._wake = threading.Event()
+        self._wake_look = threading.Event()
+        self._wake_probe = threading.Event()
+        self._faults = logs.RateLimit()
         self._stopping = False
         self._scans = 0
         self._lives = 0
-        self._lost: set[str] = set()
         self._unreadable = logs.RateLimit(interval_s=600.0)
         self._pids: dict[str, tuple[int, ...]] = {}
 
     def look(self) -> None:
         """One look at processes and their cgroups; publishes a new survey if anything changed."""
         self._scans += 1
-        lost, self._lost = self._lost, set()
+        lost = {surveyed.container.key for surveyed in self.survey if not surveyed.source.is_open}
         containers = self._table.scan(verify=bool(lost) or self._scans % _VERIFY_EVERY_SCANS == 0)
         before = {surveyed.container.key: surveyed for surveyed in self.survey if surveyed.container.key not in lost}
         self._pids = {container.key: tuple(p.pid for p in container.processes) for container in containers}
@@ -72,34 +74,48 @@ class Scout:
                 survey.append(Surveyed(container=container, source=source, life=known.life if known else self._lives))
         if tuple(survey) != self.survey:
             self.survey = tuple(survey)
+            for key in before.keys() - self._pids.keys():
+                self._unreadable.forget(key)
             self._wake_loop()
+            self._wake_probe.set()
 
-    def run(self) -> None:
-        """Look and probe until `stop`."""
+    def watch_containers(self) -> None:
+        """Look for containers until `stop`; a thread's body."""
+        self._repeat(self.look, self._wake_look, "looking for containers")
+
+    def watch_ports(self) -> None:
+        """Probe the ports of the containers that were found, until `stop`; a thread's body."""
+        self._repeat(self.probe, self._wake_probe, "probing ports")
+
+    def probe(self) -> None:
+        """One round of probes, as far as any are due."""
+        self.endpoints.refresh(tuple(surveyed.container for surveyed in self.survey), time.monotonic())
+
+    def _repeat(self, act: Callable[[], None], wake: threading.Event, what: str) -> None:
         while not self._stopping:
             try:
-                self.look()
-                self.endpoints.refresh(tuple(surveyed.container for surveyed in self.survey), time.monotonic())
-            except Exception:  # noqa: BLE001 -- nothing may stop the watch; the next look starts afresh
-                logs.fault("scout-failed", "looking for containers failed, trying again")
-            self._wake.wait(_SCAN_INTERVAL_S)
-            self._wake.clear()
+                act()
+            except Exception:  # noqa: BLE001 -- nothing may stop the watch; the next round starts afresh
+                if self._faults.admit(what, time.monotonic()) is not None:
+                    logs.fault("scout-failed", f"{what} failed, trying again")
+            wake.wait(_SCAN_INTERVAL_S)
+            wake.clear()
 
     def stop(self) -> None:
-        """End the thread soon and close what it opened."""
+        """End the threads soon and close what they opened."""
         self._stopping = True
-        self._wake.set()
+        self._wake_look.set()
+        self._wake_probe.set()
         self.endpoints.close()
 
-    def lost(self, key: str) -> None:
-        """The loop found this container's cgroup gone: look again at once, it may come back under the same name."""
-        self._lost.add(key)
-        self._wake.set()
+    def look_again(self) -> None:
+        """The loop found a container's cgroup gone and closed it: it may come back under the same name."""
+        self._wake_look.set()
 
     def hurry(self) -> None:
         """A capture found no endpoint: probe again at once."""
         self.endpoints.forget_refusals()
-        self._wake.set()
+        self._wake_probe.set()
 
     def is_alive(self, process: Process) -> bool:
         """Whether this very process still runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sidecar import logs
@@ -13,7 +13,7 @@ from sidecar.core.history import SampleHistory
 from sidecar.core.keys import DumpId, incident_id
 from sidecar.core.manifest import Incident
 from sidecar.core.model import Sample
-from sidecar.core.outcome import Outcome, judge_end, process_killed
+from sidecar.core.outcome import LastSeen, Outcome, judge_end, process_killed
 from sidecar.core.trigger import Reason, TriggerPolicy, TriggerState, Verdict
 from sidecar.watch.captures import Life, Request
 from sidecar.watch.scout import Surveyed
@@ -21,6 +21,8 @@ from sidecar.watch.scout import Surveyed
 # After the kernel killed one process of a container, the rest of it usually follows within this time.
 _AFTERMATH_S = 5.0
 _INCIDENT_ID_CHARACTERS = 8
+_SLOPE_WINDOW_S = 0.35
+_LEAST_SLOPE_S = 0.01
 
 
 @dataclass(slots=True)
@@ -38,20 +40,40 @@ class Target:
     incident: str = ""
     number: int = 0
     announced: bool = False
+    awaits_endpoint: bool = False
 
-    def observe(self, policy: TriggerPolicy, sample: Sample) -> Verdict:
-        """Take in a sample and judge it."""
+    def observe(self, sample: Sample) -> bool:
+        """Take in a sample; whether it tells that the OOM killer struck since the one before."""
         before = self.last.reading.oom_kills if self.last else sample.reading.oom_kills
         if self.last is None:
             self.first_oom_kills = sample.reading.oom_kills
         self.last = sample
         self.history.add(sample)
-        if process_killed(before, sample.reading.oom_kills):
-            self.killed_at_s = sample.at_s
-        self.state, verdict = trigger.step(policy, self.state, sample)
+        if not process_killed(before, sample.reading.oom_kills):
+            return False
+        self.killed_at_s = sample.at_s
+        return True
+
+    def judge(self, policy: TriggerPolicy) -> Verdict:
+        """Judge the sample that was taken in last."""
+        if self.last is None:
+            return Verdict()
+        self.state, verdict = trigger.step(policy, self.state, self.last)
         if verdict.incident_began or not self.incident:
             self.incident, self.number = _new_incident(), 0
         return verdict
+
+    def settle(self, *, ok: bool, asked_nobody: bool, incident: str, now_s: float) -> None:
+        """Hear how a capture ended; only a success starts the cooldown and is counted as a dump of its incident."""
+        self.awaits_endpoint = asked_nobody
+        self.state = (trigger.succeeded if ok else trigger.failed)(self.state, now_s)
+        if not ok and incident == self.incident:
+            self.number -= 1
+
+    def found_endpoint(self) -> None:
+        """Somebody answers now: what failed for want of it is tried again at once."""
+        self.awaits_endpoint = False
+        self.state = replace(self.state, last_failure_s=None)
 
     def request(self, policy: TriggerPolicy, reason: Reason, at: datetime) -> Request:
         """Turn a verdict into a request for a dump, the next one of this incident."""
@@ -79,14 +101,29 @@ class Target:
             return None
         return self.last.metric_bytes(policy.metric) / self.last.reading.limit_bytes
 
-    def end(self, policy: TriggerPolicy) -> Outcome:
+    def end(self, policy: TriggerPolicy, now_s: float) -> Outcome:
         """Judge how it ended."""
-        return judge_end(
-            oom_kills_first=self.first_oom_kills,
-            oom_kills_last=self.last.reading.oom_kills if self.last else None,
-            last_ratio=self.ratio(policy),
-            was_killed=self.killed_at_s is not None,
-        )
+        last = None
+        if self.last is not None:
+            last = LastSeen(
+                ratio=self.ratio(policy),
+                ratio_per_s=self._ratio_per_s(policy),
+                age_s=now_s - self.last.at_s,
+                oom_kills=self.last.reading.oom_kills,
+            )
+        return judge_end(oom_kills_first=self.first_oom_kills, last=last, was_killed=self.killed_at_s is not None)
+
+    def _ratio_per_s(self, policy: TriggerPolicy) -> float:
+        """How fast memory rose, as a fraction of the limit, over the last moments before the last sample."""
+        if self.last is None or not self.last.reading.limit_bytes:
+            return 0.0
+        rows = self.history.rows(self.last.at_s, _SLOPE_WINDOW_S)
+        if len(rows) < 2:
+            return 0.0
+        (first_s, first_usage, first_working_set, _), (last_s, last_usage, last_working_set, _) = rows[0], rows[-1]
+        by_working_set = policy.metric == "working-set"
+        rise_bytes = last_working_set - first_working_set if by_working_set else last_usage - first_usage
+        return rise_bytes / self.last.reading.limit_bytes / max(last_s - first_s, _LEAST_SLOPE_S)
 
     def survived_kill(self, now_s: float) -> bool:
         """Whether it lives on well after the kill of one of its processes; true once for each kill."""

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from sidecar.core.outcome import Ending, judge_end, process_killed
+from sidecar.core.outcome import Ending, LastSeen, Outcome, judge_end, process_killed
+
+
+def end(
+    ratio: float | None,
+    *,
+    oom_kills: int | None = 0,
+    first: int | None = 0,
+    was_killed: bool = False,
+    ratio_per_s: float = 0.0,
+) -> Outcome:
+    """Judge a container whose last sample is a tenth of a second old."""
+    last = LastSeen(ratio=ratio, ratio_per_s=ratio_per_s, age_s=0.1, oom_kills=oom_kills)
+    return judge_end(oom_kills_first=first, last=last, was_killed=was_killed)
 
 
 def test_a_counted_kill_is_an_oom_kill() -> None:
     """The kernel's counter rose and the container went with it."""
-    outcome = judge_end(oom_kills_first=2, oom_kills_last=3, last_ratio=0.6, was_killed=True)
+    outcome = end(0.6, first=2, oom_kills=3, was_killed=True)
     assert outcome.ending is Ending.OOM_KILLED
     assert outcome.counted
     assert "from 2 to 3" in outcome.seen
@@ -16,29 +29,38 @@ def test_a_counted_kill_is_an_oom_kill() -> None:
 
 def test_gone_near_the_limit_is_inferred() -> None:
     """The cgroup vanished before its counter could be read: 97 % of the limit tells enough, and says it is inferred."""
-    outcome = judge_end(oom_kills_first=0, oom_kills_last=0, last_ratio=0.97, was_killed=False)
+    outcome = end(0.97)
     assert outcome.ending is Ending.OOM_KILLED
     assert not outcome.counted
     assert "97%" in outcome.seen
 
 
+def test_gone_while_running_into_the_limit_is_inferred() -> None:
+    """At 76 % and rising by three times the limit a second, it was past it before it was found gone."""
+    assert end(0.76, ratio_per_s=3.0).ending is Ending.OOM_KILLED
+    assert end(0.76, ratio_per_s=1.0).ending is Ending.UNKNOWN
+
+
+def test_what_may_have_been_a_kill_is_not_called_an_exit() -> None:
+    """High memory and no counter left: unknown, not exited."""
+    assert end(0.7).ending is Ending.UNKNOWN
+    assert end(None).ending is Ending.UNKNOWN
+    assert judge_end(oom_kills_first=None, last=None, was_killed=False).ending is Ending.UNKNOWN
+
+
 def test_an_exit_in_calm_is_an_exit() -> None:
     """Nothing counted, far from the limit."""
-    outcome = judge_end(oom_kills_first=0, oom_kills_last=0, last_ratio=0.4, was_killed=False)
-    assert outcome.ending is Ending.EXITED
+    assert end(0.4).ending is Ending.EXITED
 
 
 def test_an_old_kill_does_not_count_for_a_later_exit() -> None:
     """A child was killed long ago and reported; the container's own end is another matter."""
-    outcome = judge_end(oom_kills_first=0, oom_kills_last=1, last_ratio=0.4, was_killed=False)
-    assert outcome.ending is Ending.EXITED
+    assert end(0.4, oom_kills=1).ending is Ending.EXITED
 
 
-def test_nothing_known_is_no_kill() -> None:
-    """Without a sample or a counter nothing is claimed."""
-    assert (
-        judge_end(oom_kills_first=None, oom_kills_last=None, last_ratio=None, was_killed=False).ending is Ending.EXITED
-    )
+def test_the_counter_is_compared_only_where_it_exists() -> None:
+    """It may rise by more than one, and may be missing."""
     assert not process_killed(None, 1)
     assert not process_killed(1, None)
     assert process_killed(1, 4)
+    assert not process_killed(1, 1)

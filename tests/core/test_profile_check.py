@@ -78,6 +78,42 @@ def test_a_gzip_bomb_ends_at_the_cap() -> None:
         check(bomb, max_raw_bytes=1 << 20)
 
 
+def test_a_bomb_of_tiny_fields_ends_at_the_cap() -> None:
+    """Each field costs time of ours, though hardly a byte: their number is capped, far beyond any honest profile."""
+    assert check(gzip.compress(PROFILE + field(2, b"") * 500_000), max_raw_bytes=1 << 30) == 500_003
+    with pytest.raises(PprofError, match="more than 1000000 fields"):
+        check(gzip.compress(PROFILE + field(2, b"") * 1_100_000), max_raw_bytes=1 << 30)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.builds(field, st.integers(1, 15), st.binary(max_size=300)),
+            st.builds(
+                lambda number, value: bytes([number << 3]) + varint(value),
+                st.integers(1, 15),
+                st.integers(0, 2**64 - 1),
+            ),
+            st.builds(
+                lambda number, value: bytes([number << 3 | 1]) + value,
+                st.integers(1, 15),
+                st.binary(min_size=8, max_size=8),
+            ),
+            st.builds(
+                lambda number, value: bytes([number << 3 | 5]) + value,
+                st.integers(1, 15),
+                st.binary(min_size=4, max_size=4),
+            ),
+        )
+    ),
+    st.integers(1, 64),
+)
+def test_every_wire_type_is_stepped_over(fields: list[bytes], size: int) -> None:
+    """Fields of any kind and length are counted one by one, however the bytes are cut."""
+    samples = sum(one[0] >> 3 == 2 for one in fields)
+    assert check(gzip.compress(PROFILE + b"".join(fields)), size) == 3 + samples
+
+
 @given(st.binary(max_size=2000), st.integers(1, 64))
 def test_garbage_never_crashes_and_is_rarely_believed(raw: bytes, size: int) -> None:
     """Any bytes end in a verdict; what passes has the fields that make it a profile."""

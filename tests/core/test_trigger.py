@@ -133,6 +133,27 @@ def test_the_metric_decides_what_counts() -> None:
     assert trigger.step(usage, TriggerState(), cached)[1].fire is Reason.THRESHOLD
 
 
+def test_a_failed_escalation_is_retried_in_a_new_incident_too() -> None:
+    """Only a dump that was taken is what a further rise is measured from."""
+    run = Run()
+    run.at(0, 800)
+    run.at(2, 600)
+    run.succeeds = False
+    assert run.at(4, 860).fire is Reason.ESCALATION
+    assert run.at(5, 880).fire is Reason.ESCALATION
+
+
+def test_endless_failure_is_tried_less_and_less_often() -> None:
+    """A container that can't be dumped isn't bothered each second for hours."""
+    run = Run(succeeds=False)
+    for tick in range(36000):
+        run.at(tick / 10, 900)
+    times = [at for at, _, _ in run.fired]
+    assert times[9] - times[0] < 10
+    assert 55 < times[-1] - times[-2] <= 61
+    assert len(times) < 100
+
+
 curves = st.lists(st.tuples(st.floats(0.01, 600), st.integers(0, LIMIT), st.booleans()), min_size=1, max_size=200)
 
 

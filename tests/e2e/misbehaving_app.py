@@ -7,6 +7,7 @@ It grows when it was asked who it is, so that the sidecar has found it by then. 
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import sys
@@ -27,9 +28,11 @@ def grow(mib: int) -> None:
         HOLD[0][page] = 1
 
 
-def answer(connection: socket.socket, behaviour: str) -> None:
+def answer(connection: socket.socket, behaviour: str, head: bytes) -> None:  # noqa: C901 -- a list of behaviours
     """Answer the request for a heap profile."""
-    if behaviour == "html":
+    if behaviour == "slow-extras" and b"gc=1" not in head:
+        connection.sendall(OK + b"\r\n" + gzip.compress(b"\x0a\x04\x08\x01\x10\x02\x12\x02\x08\x01"))
+    elif behaviour == "html":
         connection.sendall(OK + b"Content-Length: 22\r\n\r\n<!doctype html><p>Hi</p>"[:24])
     elif behaviour == "garbage":
         connection.sendall(OK + b"\r\n" + os.urandom(5000))
@@ -66,12 +69,14 @@ def serve(connection: socket.socket, behaviour: str, mib: int, log: str | None) 
             if log:
                 with open(log, "ab") as file:  # noqa: PTH123 -- a script that starts fast
                     file.write(head.split(b"\r\n")[0] + b"\n")
+            if behaviour == "silent":
+                time.sleep(600)
             if b"/cmdline" in head:
                 connection.sendall(PPROF_404)
                 if not HOLD:
                     threading.Timer(DELAY_S, lambda: grow(mib)).start()
             else:
-                answer(connection, behaviour)
+                answer(connection, behaviour, head)
                 return
 
 

@@ -89,6 +89,19 @@ class SidecarRun:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log_path.read_text()}") from None
 
+    def status(self) -> dict[str, Any]:
+        """What the watch last wrote of itself; nothing before it did."""
+        try:
+            found = json.loads((self.folder / "spool/.status.json").read_text())
+        except FileNotFoundError:
+            return {}
+        assert isinstance(found, dict)
+        return found
+
+    def samples(self) -> int:
+        """How many samples it has taken, as of its last status."""
+        return int(self.status().get("samples", 0))
+
     def stop(self) -> int:
         """SIGTERM, then its exit status."""
         self.container.terminate()

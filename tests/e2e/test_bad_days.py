@@ -10,10 +10,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from localpod.pod import LocalPod
-from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, wait_until
+from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, manifest_of, wait_until
 from tests.s3_servers.moto import moto_server
 
 MIB = 1 << 20
@@ -74,6 +75,44 @@ def test_an_app_that_never_answers_does_not_stop_the_watch(pod: LocalPod, sideca
     run.wait_for("captured", container="leaky")
     assert "no whole answer within" in run.wait_for("capture-failed", container="hangs")["message"]
     assert run.stop() == 0
+
+
+def test_silent_ports_do_not_blind_the_watch(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """Ports that take a connection and say nothing: a container that starts meanwhile is found, watched and dumped."""
+    ports = [free_port() for _ in range(3)]
+    run = sidecar(PPROF_PORTS=",".join(map(str, [*ports, 8125])))
+    run.start()
+    for number, port in enumerate(ports):
+        pod.start(f"silent-{number}", [sys.executable, APP, str(port), "1", "silent"], memory_limit_bytes=100 * MIB)
+    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8125", "LEAK_DELAY": "4s"})
+    run.wait_for("captured", container="leaky")
+    run.stop()
+
+
+def test_a_hanging_sibling_does_not_delay_a_dump(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """Two processes in one container, the older one hangs: the other one's profile is taken, and again as it climbs."""
+    port = free_port()
+    run = sidecar(PPROF_PORTS=f"{port},8126", PROFILES="heap")
+    run.start()
+    script = f'"{sys.executable}" "{APP}" {port} 1 hang & sleep 1; exec "{leak}"'
+    slow = {**HOVER, "ADDR": "127.0.0.1:8126", "LEAK_RATE": "8MiB/s", "LEAK_DELAY": "4s", "PATH": "/usr/bin:/bin"}
+    pod.start("both", ["/bin/sh", "-c", script], memory_limit_bytes=72 * MIB, env={**slow, "LEAK_MAX": "60MiB"})
+    run.wait_for("captured", count=2, container="both")
+    run.stop()
+
+
+def test_a_container_without_go_is_left_in_peace(pod: LocalPod, sidecar: MakeSidecar, tmp_path: Path) -> None:
+    """It hovers above the threshold, but there is nothing to dump: no capture, no line, no retry."""
+    run = sidecar()
+    run.start()
+    hog = "import time; held = bytearray(84 << 20); held[::4096] = bytes(84 << 8); time.sleep(600)"
+    pod.start("db", [sys.executable, "-S", "-c", hog], memory_limit_bytes=100 * MIB)
+    run.wait_for("watching", container="db")
+    before = run.samples()
+    wait_until("a further hundred samples", lambda: run.samples() >= before + 100)
+    run.stop()
+    assert not run.events("capture-failed")
+    del tmp_path
 
 
 def test_programs_that_are_not_go_are_never_asked(pod: LocalPod, sidecar: MakeSidecar, tmp_path: Path) -> None:
@@ -146,6 +185,19 @@ def test_sigterm_in_a_capture_loses_nothing(pod: LocalPod, sidecar: MakeSidecar,
     assert heaps
     assert heaps == {path.parent for path in run.stored("manifest.json")}
     assert run.events("stopped")[0]["files_left"] == 0
+
+
+def test_sigterm_while_an_extra_hangs(pod: LocalPod, sidecar: MakeSidecar) -> None:
+    """The heap is there, ``gc=1`` never answers: the manifest says that the dump was cut short, and both are stored."""
+    port = free_port()
+    run = sidecar(PPROF_PORTS=str(port), UPLOAD_GRACE="5s", PROFILES="heap,heap-gc")
+    run.start()
+    pod.start("bad", [sys.executable, APP, str(port), "86", "slow-extras"], memory_limit_bytes=100 * MIB)
+    run.wait_for("captured")
+    assert run.stop() == 0
+    (path,) = run.stored("manifest.json")
+    assert not manifest_of(path)["complete"]
+    assert [profile["kind"] for profile in manifest_of(path)["profiles"]] == ["heap"]
 
 
 @pytest.fixture
@@ -240,3 +292,53 @@ def test_without_rights_the_best_that_remains_works(pod: LocalPod, sidecar: Make
     assert "UID and GID" in run.wait_for("cgroup-unreadable")["message"]
     assert run.wait_for("captured")["limit_bytes"] == 64 * MIB
     assert run.stop() == 0
+
+
+def test_equal_programs_without_rights_are_not_mixed_up(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """Their arguments can't tell them apart: none is given another one's port, and ``check`` says why."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv isn't installed")
+    run = sidecar(MEMORY_LIMIT="64Mi")
+    run.wrapper = (setpriv, "--bounding-set=-all", "--inh-caps=-all")
+    for name in ("one", "two"):
+        pod.start(name, [leak], memory_limit_bytes=64 * MIB, env=CALM, uid=1000, gid=1000)
+    status, output = run.exec("check", "--skip-store")
+    assert status == 1
+    assert output.count("pprof      none") == 2
+    assert "the same arguments" in output
+
+
+def test_a_crash_loop_meets_the_hourly_cap(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """The cap is the container's, not one life's: the second life is held back, and that is said."""
+    run = sidecar(MAX_DUMPS_PER_HOUR="1", COOLDOWN="1s")
+    run.start()
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    run.wait_for("captured")
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
+    run.wait_for("held-back", container="api")
+    run.stop()
+    assert len(run.events("captured")) == 1
+
+
+def test_churn_leaves_nothing_behind(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """Containers come and go: descriptors and threads of the sidecar stay what they were."""
+    run = sidecar()
+    run.start()
+
+    def live(count: int) -> None:
+        for _ in range(count):
+            before = len(run.events("container-ended"))
+            app = pod.start("job", [leak], memory_limit_bytes=64 * MIB, env=CALM)
+            run.wait_for("watching", count=before + 1)
+            app.kill()
+            app.wait(DEADLINE_S)
+            run.wait_for("container-ended", count=before + 1)
+
+    process = psutil.Process(run.container.pid)
+    live(3)
+    descriptors, threads = process.num_fds(), process.num_threads()
+    live(12)
+    wait_until("descriptors are given back", lambda: process.num_fds() <= descriptors)
+    wait_until("threads have ended", lambda: process.num_threads() <= threads)
+    run.stop()

@@ -9,7 +9,7 @@ from pathlib import Path
 from localpod.pod import LocalPod
 from localpod.s3 import local_s3
 from localpod.toolchain import Toolchain
-from tests.e2e.sidecar_run import DEADLINE_S, SidecarRun, manifest_of
+from tests.e2e.sidecar_run import DEADLINE_S, SidecarRun, manifest_of, wait_until
 
 MIB = 1 << 20
 MakeSidecar = Callable[..., SidecarRun]
@@ -90,10 +90,35 @@ def test_an_invisible_kill_of_a_child_is_reported(pod: LocalPod, sidecar: MakeSi
     shell = f'"{leak}" & exec sleep 600'
     app = pod.start("multi", ["/bin/sh", "-c", shell], memory_limit_bytes=64 * MIB, env=LEAK)
     run.wait_for("oom-kill", container="multi")
+    (path,) = wait_until("it is reported", lambda: run.stored("outcome-process-oom-killed.json"))
     assert app.is_running
+    assert manifest_of(path)["counted"]
+    assert list(path.parent.glob("heap-[0-9]*.pb.gz"))
     run.stop()
-    # the judgement needs the aftermath to pass; the sidecar was stopped before or after it
-    assert run.stored("heap-[0-9]*.pb.gz")
+
+
+def test_a_kill_is_counted_where_the_cgroup_outlives_it(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """The runtime takes its time to remove the cgroup: the kernel's own counter tells, nothing is inferred."""
+    run = sidecar()
+    run.start()
+    app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=LEAK)
+    app.process.wait(DEADLINE_S)
+    run.wait_for("container-ended", ending="oom-killed", counted=True)
+    run.stop()
+
+
+def test_a_kill_too_fast_to_see_is_never_called_an_exit(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """At 800 MiB/s the cgroup may be gone before the next sample: killed or unknown, and listed."""
+    run = sidecar()
+    run.start()
+    for life in range(1, 4):
+        fast = {**LEAK, "LEAK_RATE": "800MiB/s", "LEAK_DELAY": "1500ms"}
+        app = pod.start("api", [leak], memory_limit_bytes=128 * MIB, env=fast)
+        assert app.wait(DEADLINE_S) == -9
+        assert run.wait_for("container-ended", count=life)["ending"] in {"oom-killed", "unknown"}
+    run.stop()
+    listed = run.command("list", "--output", "json").stdout
+    assert listed.count('"outcome": "oom-killed"') + listed.count('"outcome": "unknown"') >= 3
 
 
 def test_a_container_that_ends_in_calm_says_so(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:

@@ -111,3 +111,45 @@ def test_a_script_that_becomes_the_app_is_known_by_its_new_name(proc: FakeProc) 
     table.scan()
     proc.process(20, "0::/../a\n", name=b"server", uid=1000)
     assert table.scan(verify=True)[0].main.name == "server"
+
+
+def test_a_process_that_renames_itself_stays_alive(proc: FakeProc) -> None:
+    """Name and user are for showing: a capture goes on, before and after the next verifying scan."""
+    proc.process(20, "0::/../a\n", name=b"server", uid=0)
+    table = ProcessTable(proc.root)
+    (before,) = table.scan()
+    proc.process(20, "0::/../a\n", name=b"server: busy", uid=1000)
+    assert table.is_alive(before.main)
+    (after,) = table.scan(verify=True)
+    assert (after.main.name, after.main.uid, after.main.gid) == ("server: busy", 1000, 1000)
+    assert after.main == before.main
+    assert len({before.main, after.main}) == 1
+    assert table.is_alive(before.main)
+
+
+def test_a_process_that_changes_its_cgroup_changes_its_container(proc: FakeProc) -> None:
+    """Its identity stays; with ``verify`` it is counted where it is now."""
+    proc.process(20, "0::/../a\n")
+    table = ProcessTable(proc.root)
+    (before,) = table.scan()
+    proc.process(20, "0::/../b\n")
+    assert table.is_alive(before.main)
+    (after,) = table.scan(verify=True)
+    assert after.key != before.key
+    assert after.main == before.main
+
+
+@pytest.mark.parametrize("change", ["zombie", "gone"])
+def test_a_process_that_ended_is_not_alive(proc: FakeProc, change: str) -> None:
+    """A zombie runs nothing any more, and a vanished process neither."""
+    directory = proc.process(20, "0::/../a\n")
+    table = ProcessTable(proc.root)
+    (before,) = table.scan()
+    if change == "gone":
+        directory.rename(proc.root / "gone")
+    else:
+        stat = (directory / "stat").read_bytes()
+        (directory / "stat").write_bytes(stat.replace(b") S ", b") Z "))
+        (directory / "status").write_text((directory / "status").read_text().replace("S (sleeping)", "Z (zombie)"))
+    assert not table.is_alive(before.main)
+    assert table.scan(verify=True) == ()

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.drain import BUSY, decode_request, encode_request
+from sidecar.drain import BUSY, REFUSED, decode_request, encode_request
 from sidecar.errors import ConfigError
 from tests.s3_servers import S3Endpoint
 from tests.s3_servers.scripted import Answer, Received, error, in_turn, scripted_server
@@ -183,14 +183,15 @@ def test_what_is_dropped_while_the_store_refuses_it_is_no_failure(spool: Path, m
 
 
 def test_one_refused_object_does_not_hold_up_the_others(spool: Path, make_settings: MakeSettings) -> None:
-    """An object that the store won't take stays in the spool; the rest goes, and the exit code tells."""
+    """An object that the store won't take stays in the spool; the rest goes, and exit code and event tell."""
     queue(spool, f"{OLD}/heap-80.pb.gz", f"{NEW}/heap-80.pb.gz")
     with scripted_server(
         lambda request: error(400, "EntityTooLarge") if request.key.startswith(OLD) else Answer()
     ) as server:
         code, events = run(encode_request(spool, make_settings(bucket="dumps")), server.endpoint)
-    assert code == 1
+    assert code == REFUSED
     assert keys(events, "upload-failed") == [f"{OLD}/heap-80.pb.gz"]
+    assert events[0]["refused"]
     assert keys(events) == [f"{NEW}/heap-80.pb.gz"]
     assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
 
@@ -203,6 +204,7 @@ def test_a_failing_store_ends_the_run_at_once(moto: S3Endpoint, spool: Path, mak
     assert code == 1
     assert event["event"] == "upload-failed"
     assert event["key"] == names[0]
+    assert not event["refused"]
     assert "NoSuchBucket" in event["error"]
     assert "absent" in event["remedy"]
     assert set(names) <= set(left(spool))

@@ -1,0 +1,173 @@
+"""The bounded directory that owns each dump until the store confirmed it.
+
+    SPOOL/queue/NAMESPACE/POD/DUMP_ID/heap-8080.pb.gz    complete, to be uploaded, then removed by the uploader
+    SPOOL/queue/NAMESPACE/POD/DUMP_ID/.manifest.json     the draft of a manifest, sealed by renaming it
+    SPOOL/queue/NAMESPACE/POD/DUMP_ID/.part-*            being written
+    SPOOL/baseline/...                                   profiles of calm times, linked into each dump
+
+A file appears under its name only when it is whole and on the disk: temporary name, fsync, rename, fsync of the folder.
+The uploader removes folders that it has emptied, at any moment, so that a folder may have to be made anew. Older dumps
+make room for newer ones, in our own bound and on a full disk; for a baseline none has to go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from sidecar.core import keys
+from sidecar.core.keys import DumpId
+from sidecar.errors import SpoolError, StartupError
+from sidecar.spool.room import Dropped, Room, dump_folders
+from sidecar.spool.writer import SpoolWriter, in_folder, sync_folder
+
+_BASELINE = "baseline"
+
+
+class Spool:
+    """Files of dumps on their way to the store. Safe to use from several threads and beside the uploader."""
+
+    def __init__(self, directory: Path, size_bytes: int, pod_path: str, *, on_drop: Dropped) -> None:
+        """``on_drop`` hears of each dump that had to make room, with its size."""
+        self.directory = directory
+        self._queue = directory / keys.QUEUE_FOLDER
+        self._pod = self._queue / pod_path
+        self._room = Room(directory, size_bytes, on_drop)
+        self._drafts_lock = threading.Lock()
+        self._sealed_early: set[Path] = set()
+        self._exclusive: int | None = None
+
+    def open(self) -> int:
+        """Make the directory ready for the watch and take over what an earlier run left; the number of files left.
+
+        Raises `StartupError` if it can't be written or another watch uses it.
+        """
+        self.prepare()
+        try:
+            self._exclusive = os.open(self.directory / ".watch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._exclusive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(self.directory / _BASELINE, ignore_errors=True)
+            for folder in dump_folders(self._queue):
+                for part in folder.glob(f"{keys.PART_PREFIX}*"):
+                    part.unlink()
+            self.seal_all()
+        except BlockingIOError as error:
+            raise StartupError(
+                f"the spool {self.directory} is in use by another watch: give this one its own SPOOL_DIR"
+            ) from error
+        except OSError as error:
+            raise self._unusable(error) from error
+        return self.pending_files()
+
+    def prepare(self) -> None:
+        """Make the directory, to add a dump beside a running watch. Raises `StartupError` if it can't be written."""
+        try:
+            self._pod.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: OSError) -> StartupError:
+        return StartupError(
+            f"the spool {self.directory} can't be written ({error.strerror}): "
+            "mount an emptyDir there that our user may write, or set SPOOL_DIR"
+        )
+
+    def close(self) -> None:
+        """Let another watch use the directory."""
+        if self._exclusive is not None:
+            os.close(self._exclusive)
+            self._exclusive = None
+
+    def holds(self, dump_id: DumpId) -> bool:
+        """Whether anything of a dump still waits for the uploader."""
+        return (self._pod / str(dump_id)).exists()
+
+    def pending(self) -> set[str]:
+        """The files that wait for the uploader, each as ``NAMESPACE/POD/DUMP_ID/NAME``."""
+        return {"/".join(parts) for parts in self._files() if keys.is_for_upload(parts)}
+
+    def pending_files(self) -> int:
+        """How many files wait for the uploader."""
+        return len(self.pending())
+
+    def left_files(self) -> int:
+        """How many files stay if everything ends now: those that wait for the uploader, and drafts nobody sealed."""
+        return sum(keys.is_for_upload(parts) or parts[-1] == keys.DRAFT_NAME for parts in self._files())
+
+    def write(self, dump_id: DumpId, name: str) -> SpoolWriter:
+        """Begin a file of a dump. Use as a context manager; it is kept only if the block ends well."""
+        return SpoolWriter(self._room, self._pod / str(dump_id), name, dump_id)
+
+    def write_baseline(self, name: str) -> SpoolWriter:
+        """Begin a baseline profile; an earlier one of this name is replaced."""
+        return SpoolWriter(self._room, self.directory / _BASELINE, name, None)
+
+    def put(self, dump_id: DumpId, name: str, content: bytes) -> None:
+        """Keep a small file of a dump."""
+        with self.write(dump_id, name) as writer:
+            writer.write(content)
+
+    def draft_manifest(self, dump_id: DumpId, content: bytes) -> None:
+        """Keep what is known of a dump so far; replaces an earlier draft. Nothing of it is uploaded yet.
+
+        Does nothing for a dump that `seal_all` has sealed: its manifest may be in the store, where none is replaced.
+        """
+        with self._drafts_lock:
+            if self._pod / str(dump_id) not in self._sealed_early:
+                self.put(dump_id, keys.DRAFT_NAME, content)
+
+    def seal(self, dump_id: DumpId) -> None:
+        """The dump is complete: its manifest may be uploaded."""
+        try:
+            self._seal(self._pod / str(dump_id))
+        except OSError as error:
+            raise SpoolError(f"manifest of {dump_id}: {error.strerror}") from error
+
+    def seal_all(self) -> None:
+        """Nobody will finish what was begun: let all drafts be uploaded as they are.
+
+        One that can't be sealed stays, and counts in `left_files`.
+        """
+        with self._drafts_lock:
+            for folder in dump_folders(self._queue):
+                with contextlib.suppress(OSError):
+                    if self._seal(folder):
+                        self._sealed_early.add(folder)
+
+    def link(self, dump_id: DumpId, name: str, source: Path) -> None:
+        """Add a baseline to a dump without copying it."""
+        folder = self._pod / str(dump_id)
+        try:
+            self._room.until_it_fits(dump_id, lambda: in_folder(folder, lambda: os.link(source, folder / name)))
+        except OSError as error:
+            raise SpoolError(f"{source.name} can't be linked into {dump_id}: {error.strerror}") from error
+
+    def drop_baseline(self, name: str) -> None:
+        """Nobody wants this baseline any more. Should it stay, it goes at the next start."""
+        with contextlib.suppress(OSError):
+            (self.directory / _BASELINE / name).unlink()
+
+    def _files(self) -> Iterator[tuple[str, ...]]:
+        """The path of each regular file below the queue, in its parts."""
+        for folder, _, names in os.walk(self._queue):
+            for name in names:
+                path = Path(folder, name)
+                if not path.is_symlink():
+                    yield path.relative_to(self._queue).parts
+
+    def _seal(self, folder: Path) -> bool:
+        """Whether there was a draft. Raises OSError."""
+        try:
+            self._room.until_it_fits(
+                keys.parse_dump_id(folder.name),
+                lambda: (folder / keys.DRAFT_NAME).rename(folder / keys.MANIFEST_NAME),
+            )
+        except FileNotFoundError:
+            return False
+        sync_folder(folder)
+        return True

@@ -1,0 +1,50 @@
+"""Jobs are never lost: not by a job that raises, and not where no thread can be started."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from sidecar.watch.workers import Workers
+
+DEADLINE_S = 10.0
+
+
+def test_a_job_that_raises_stops_nothing() -> None:
+    """The next job runs, and the workers are idle in the end."""
+    workers, done = Workers(), threading.Event()
+    workers.run(lambda: 1 // 0)  # type: ignore[arg-type] # its result is never looked at
+    workers.run(done.set)
+    assert done.wait(DEADLINE_S)
+    workers.join(DEADLINE_S)
+    assert workers.is_idle
+
+
+def test_more_jobs_than_standing_threads_run_at_once() -> None:
+    """Ten jobs that wait for each other all get a thread, and the further threads end again."""
+    workers, barrier = Workers(), threading.Barrier(10)
+    before = threading.active_count()
+    for _ in range(10):
+        workers.run(lambda: barrier.wait(DEADLINE_S))  # type: ignore[arg-type] # as above
+    workers.join(DEADLINE_S)
+    assert not barrier.broken
+    for thread in threading.enumerate():
+        if thread.name == "worker" and threading.active_count() > before:
+            thread.join(0.2)
+    assert threading.active_count() <= before
+
+
+def test_without_further_threads_jobs_wait_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the pod's limit of processes the standing threads do everything, and taking a job doesn't fail."""
+    workers = Workers()
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    ran = []
+    for number in range(20):
+        workers.run(lambda number=number: ran.append(number))  # type: ignore[misc] # mypy can't infer lambda defaults
+    workers.join(DEADLINE_S)
+    assert sorted(ran) == list(range(20))
