@@ -30,6 +30,7 @@ _KILL_WITHIN_S = 60.0
 # The log tells at the debug level which process answers pprof.
 _SETTINGS = {
     "METRIC": "usage",
+    "MAX_DUMPS_PER_HOUR": "100000",  # here one container dies again and again
     "CRITICAL": "80",
     "WATCH_TIME": f"{_INTERVAL_S * 1000:.0f}ms",
     "LOG_LEVEL": "debug",
