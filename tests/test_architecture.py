@@ -15,6 +15,7 @@ SIDECAR = Path(__file__).resolve().parents[1] / "sidecar"
 ALLOWED = {
     "core": {"errors"},
     "kernel": {"core", "errors"},
+    "goheap": {"core", "errors", "kernel"},
     "stores": {"core", "errors"},
     "settings": {"core", "stores"},
     "logs": {"core", "settings"},

@@ -1,0 +1,187 @@
+"""Reads the memory of another process in few calls, and never writes to it.
+
+Two doors with different rights (ptrace(2), proc(5)): process_vm_readv asks for the right to trace alone, and
+/proc/PID/mem also for the right to open that file, but some seccomp profiles block only the first.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import mmap
+import os
+import select
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
+from sidecar.goheap.memory import Extent, UnmappedError
+
+_MAX_VECTORS = 1024  # IOV_MAX
+_REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
+_UNMAPPED = (errno.EFAULT, errno.EIO)
+
+
+class ProcessMemory:
+    """The memory of a live process. Close it after use.
+
+    Every method raises `NotPermittedError` if neither door is open to us and `TargetGoneError` if the process ended.
+    """
+
+    def __init__(self, proc: Path, pid: int) -> None:
+        """Remember the process; a later one with the same number is told apart by `ensure_alive`."""
+        self._pid = pid
+        self._mem_path = proc / str(pid) / "mem"
+        self._mem: int | None = None
+        self._library = ctypes.CDLL(None, use_errno=True)
+        self._library.process_vm_readv.restype = ctypes.c_ssize_t
+        self._library.process_vm_readv.argtypes = (
+            *(ctypes.c_int, ctypes.c_void_p, ctypes.c_ulong),
+            *(ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong),
+        )
+        self._pidfd: int | None = None
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError as error:
+            raise self._gone() from error
+        except OSError:
+            pass  # before Linux 5.3 or behind an old seccomp profile
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for descriptor in (self._pidfd, self._mem):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._pidfd = self._mem = None
+
+    def ensure_alive(self) -> None:
+        """Raise `TargetGoneError` if the process has ended, even if its number lives on in another one."""
+        if self._pidfd is not None:
+            poll = select.poll()
+            poll.register(self._pidfd, select.POLLIN)
+            if poll.poll(0):
+                raise self._gone()
+
+    def read(self, address: int, size_bytes: int) -> bytes:
+        """Exactly that many bytes; raises `UnmappedError` if they aren't all there."""
+        buffer = bytearray(size_bytes)
+        if self._fill(buffer, 0, [(address, size_bytes)]) != size_bytes:
+            raise UnmappedError(f"process {self._pid} has no memory at {address:#x}")
+        return bytes(buffer)
+
+    def read_extents(self, extents: Sequence[Extent]) -> memoryview:
+        """All of the pieces, one after the other; what isn't mapped any more reads as zeros.
+
+        The room is mapped on its own: that of a large allocation might stay with the allocator when it is freed.
+        """
+        total = sum(size_bytes for _, size_bytes in extents)
+        buffer = mmap.mmap(-1, total or 1)
+        at = 0
+        rest = list(extents)
+        while rest:
+            batch = rest[:_MAX_VECTORS]
+            read = self._fill(buffer, at, batch)
+            done = 0
+            for _, size_bytes in batch:
+                if read < size_bytes:
+                    break
+                read -= size_bytes
+                at += size_bytes
+                done += 1
+            if done < len(batch):  # the next one failed: leave it out
+                at += batch[done][1]
+                done += 1
+            del rest[:done]
+        return memoryview(buffer)[:total]
+
+    def readable_around(self, address: int, extent: Extent) -> tuple[Extent, bytes]:
+        """The longest readable run of pages that has ``address`` inside of an extent, and its content."""
+        start, size_bytes = extent
+        try:
+            return extent, self.read(start, size_bytes)
+        except UnmappedError:
+            pass
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+        first = last = address - address % page_bytes
+        pages = [self.read(first, page_bytes)]
+        while first > start and (page := self._page(first - page_bytes, page_bytes)):
+            first -= page_bytes
+            pages.insert(0, page)
+        while last + page_bytes < start + size_bytes and (page := self._page(last + page_bytes, page_bytes)):
+            last += page_bytes
+            pages.append(page)
+        return (first, len(pages) * page_bytes), b"".join(pages)
+
+    def _page(self, address: int, page_bytes: int) -> bytes | None:
+        try:
+            return self.read(address, page_bytes)
+        except UnmappedError:
+            return None
+
+    def _fill(self, buffer: bytearray | mmap.mmap, at: int, extents: Sequence[Extent]) -> int:
+        """Bytes read before the first piece that can't be."""
+        if self._mem is not None:
+            return self._fill_from_file(self._mem, buffer, at, extents)
+        room = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+        local = array("Q", (ctypes.addressof(room) + at, len(buffer) - at))
+        remote = array("Q", [word for extent in extents for word in extent])
+        read: int = self._library.process_vm_readv(
+            self._pid, local.buffer_info()[0], 1, remote.buffer_info()[0], len(extents), 0
+        )
+        if read >= 0:
+            return read
+        number = ctypes.get_errno()
+        if number in _UNMAPPED:
+            return 0
+        if number == errno.ESRCH:
+            raise self._gone()
+        if number not in _REFUSED:
+            raise TargetReadError(f"the memory of process {self._pid} can't be read: {os.strerror(number)}")
+        self._mem = self._open_file()
+        return self._fill_from_file(self._mem, buffer, at, extents)
+
+    def _open_file(self) -> int:
+        try:
+            return os.open(self._mem_path, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"the memory of process {self._pid} isn't ours to read: run with its UID and GID, or with SYS_PTRACE"
+            ) from error
+        except OSError as error:
+            raise self._gone() from error
+
+    def _fill_from_file(
+        self, descriptor: int, buffer: bytearray | mmap.mmap, at: int, extents: Sequence[Extent]
+    ) -> int:
+        view, read = memoryview(buffer), 0
+        for (address, size_bytes), count in _merged(extents):
+            try:
+                got = os.preadv(descriptor, [view[at + read : at + read + size_bytes]], address)
+            except (OSError, OverflowError) as error:
+                if isinstance(error, OSError) and error.errno not in _UNMAPPED:
+                    raise TargetReadError(f"the memory of process {self._pid} can't be read: {error}") from error
+                got = -1
+            if got == 0 and count:
+                raise self._gone()  # its memory was given back
+            if got != size_bytes:
+                return read + max(got, 0)
+            read += got
+        return read
+
+    def _gone(self) -> TargetGoneError:
+        return TargetGoneError(f"process {self._pid} has ended")
+
+
+def _merged(extents: Sequence[Extent]) -> Iterator[tuple[Extent, int]]:
+    """Neighbours as one, with how many they were."""
+    start = end = count = 0
+    for address, size_bytes in extents:
+        if count and address == end:
+            end, count = end + size_bytes, count + 1
+            continue
+        if count:
+            yield (start, end - start), count
+        start, end, count = address, address + size_bytes, 1
+    if count:
+        yield (start, end - start), count

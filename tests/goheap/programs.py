@@ -1,0 +1,132 @@
+"""Go programs to read from: built of each version in each form, run, and told what to do.
+
+By default a few cells of the matrix of versions and forms are tested. ``GOHEAP_MATRIX=all`` tests every one: that
+installs all toolchains once and takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import pytest
+
+from localpod import toolchain
+
+SOURCES = Path(__file__).parent
+VERSIONS = ("1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
+FORMS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
+    "plain": ((), {}),
+    "stripped": (("-ldflags=-s -w",), {}),
+    "pie": (("-buildmode=pie",), {}),
+    "stripped-pie": (("-buildmode=pie", "-ldflags=-s -w"), {}),
+    "cgo": ((), {"CGO_ENABLED": "1"}),
+    "stripped-cgo-pie": (("-buildmode=pie", "-ldflags=-s -w"), {"CGO_ENABLED": "1"}),
+    "static-cgo": (("-ldflags=-linkmode=external -extldflags=-static",), {"CGO_ENABLED": "1"}),
+}
+_MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
+_DEADLINE_S = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One version of Go and one way to link. ``machine`` may be one that we can't run."""
+
+    version: str
+    form: str
+    machine: str = _MACHINE
+
+    def __str__(self) -> str:
+        return f"{self.version}-{self.form}" + ("" if self.machine == _MACHINE else f"-{self.machine}")
+
+
+_ALL = os.environ.get("GOHEAP_MATRIX") == "all"
+_FEW = (
+    *(Cell("1.27", form) for form in ("plain", "stripped-pie", "cgo")),
+    *(Cell("1.21", form) for form in ("stripped", "cgo")),
+)
+CELLS = tuple(Cell(version, form) for version in VERSIONS for form in FORMS) if _ALL else _FEW
+NEWEST = Cell("1.27", "stripped")
+OLDEST = Cell("1.21", "stripped")
+
+
+def build(cell: Cell, source: str = "program") -> Path:
+    """The path of a program, built if need be."""
+    flags, environment = FORMS[cell.form]
+    if environment and shutil.which("gcc") is None:
+        pytest.skip("programs with C in them need gcc")
+    found = toolchain.find(cell.version)
+    out = found.cache / "go-programs" / "goheap" / f"{source}-{found.version}-{cell.form}-{cell.machine}"
+    command = [str(found.go), "build", "-trimpath", *flags, "-o", str(out), "."]
+    environment = {**toolchain._environment(found.cache), "GOARCH": cell.machine, **environment}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        command, cwd=SOURCES / source, env=environment, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+class Running:
+    """A program that runs and obeys; a context manager."""
+
+    def __init__(self, path: Path, *, rate: int | None = None, gogc: str = "off", depth: int | None = None) -> None:
+        """``rate`` is runtime.MemProfileRate, ``depth`` that of stacks; None for Go's defaults."""
+        self.path = path
+        debug = {"memprofilerate": rate, "profstackdepth": depth}
+        godebug = ",".join(f"{name}={value}" for name, value in debug.items() if value is not None)
+        self._process = subprocess.Popen(
+            [str(path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"GOGC": gogc, "GODEBUG": godebug},
+            text=True,
+        )
+        self.pid = self._process.pid
+        self._answer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def tell(self, *commands: str) -> str:
+        """Have commands done, one after the other; the last one's answer."""
+        answer = ""
+        for command in commands:
+            self.begin(command)
+            answer = self._answer()
+            assert answer != "what?", command
+        return answer
+
+    def begin(self, command: str) -> None:
+        """Give a command without waiting for its end."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(command + "\n")
+        self._process.stdin.flush()
+
+    def profile(self, path: Path) -> bytes:
+        """The heap profile as the program itself writes it."""
+        assert self.tell(f"profile {path}") == "done"
+        return path.read_bytes()
+
+    def kill(self) -> None:
+        """End it as the OOM killer does."""
+        self._process.kill()
+        self._process.wait(_DEADLINE_S)
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        assert line, "the program has ended"
+        return line
