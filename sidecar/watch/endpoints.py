@@ -90,6 +90,10 @@ class Endpoints:
                 found.append(endpoint)
         return found
 
+    def was_looked_at(self, container: Container) -> bool:
+        """Whether any of a container's processes has been examined yet; one that just came hasn't."""
+        return any(process in self._seen for process in container.processes)
+
     def is_without_go(self, container: Container) -> bool:
         """Whether no process of a container is a Go program, for certain: then there is nothing to dump.
 

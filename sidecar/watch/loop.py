@@ -156,9 +156,10 @@ class Loop:
     def _sample(self, target: Target) -> None:
         self._observe(target)
         container = target.surveyed.container
-        if self._scout.endpoints.is_without_go(container):
-            return  # nothing could be dumped; how it ends is told all the same
-        if target.awaits_endpoint and self._scout.endpoints.of(container):
+        endpoints = self._scout.endpoints
+        if not endpoints.was_looked_at(container) or endpoints.is_without_go(container):
+            return  # nobody could be asked; how it ends is told all the same
+        if target.awaits_endpoint and endpoints.of(container):
             target.found_endpoint()
         verdict = target.judge(self._policy)
         if verdict.fire is not None:
