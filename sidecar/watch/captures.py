@@ -142,7 +142,7 @@ class Captures:
                 result=outcome,
                 last=last,
                 history=history,
-                why_no_dump=None if life.last_dump else life.why_no_dump or "memory never crossed the threshold",
+                why_no_dump=None if life.last_dump else life.why_no_dump or "no sample was above the threshold",
             )
             self._limit_failures.forget(container.key)
             self._spool.put(life.last_dump or fallback, outcome.file_name, manifest.encode(document))

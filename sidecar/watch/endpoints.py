@@ -101,7 +101,7 @@ class Endpoints:
         """
         if self._settings.ports:
             return False
-        seen = [self._seen[process] for process in container.processes if process in self._seen]
+        seen = [one for process in container.processes if (one := self._seen.get(process)) is not None]
         return bool(seen) and all(one.is_go is False for one in seen)
 
     def why_none(self, container: Container) -> str:

@@ -157,8 +157,11 @@ class Loop:
         self._observe(target)
         container = target.surveyed.container
         endpoints = self._scout.endpoints
-        if not endpoints.was_looked_at(container) or endpoints.is_without_go(container):
-            return  # nobody could be asked; how it ends is told all the same
+        if not endpoints.was_looked_at(container):
+            return  # nobody can be asked yet
+        if endpoints.is_without_go(container):
+            target.life.why_no_dump = "none of its processes is a Go program"
+            return  # how it ends is told all the same
         if target.awaits_endpoint and endpoints.of(container):
             target.found_endpoint()
         verdict = target.judge(self._policy)

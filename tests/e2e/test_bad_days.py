@@ -101,18 +101,22 @@ def test_a_hanging_sibling_does_not_delay_a_dump(pod: LocalPod, sidecar: MakeSid
     run.stop()
 
 
-def test_a_container_without_go_is_left_in_peace(pod: LocalPod, sidecar: MakeSidecar, tmp_path: Path) -> None:
-    """It hovers above the threshold, but there is nothing to dump: no capture, no line, no retry."""
+def test_a_container_without_go_is_left_in_peace(pod: LocalPod, sidecar: MakeSidecar) -> None:
+    """It hovers above the threshold, but there is nothing to dump: no capture, no retry; its last manifest says why."""
     run = sidecar()
     run.start()
     hog = "import time; held = bytearray(84 << 20); held[::4096] = bytes(84 << 8); time.sleep(600)"
-    pod.start("db", [sys.executable, "-S", "-c", hog], memory_limit_bytes=100 * MIB)
+    database = pod.start("db", [sys.executable, "-S", "-c", hog], memory_limit_bytes=100 * MIB)
     run.wait_for("watching", container="db")
     before = run.samples()
     wait_until("a further hundred samples", lambda: run.samples() >= before + 100)
+    database.kill()
+    database.wait(DEADLINE_S)
+    run.wait_for("container-ended", container="db")
     run.stop()
     assert not run.events("capture-failed")
-    del tmp_path
+    (path,) = run.stored("outcome-*.json")
+    assert manifest_of(path)["why_no_dump"] == "none of its processes is a Go program"
 
 
 def test_programs_that_are_not_go_are_never_asked(pod: LocalPod, sidecar: MakeSidecar, tmp_path: Path) -> None:
