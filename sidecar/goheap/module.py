@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
@@ -51,13 +51,9 @@ class Module:
     initialized: tuple[Range, ...]
     zeroed: tuple[Range, ...]
 
-    def as_json(self) -> dict[str, Any]:
-        """For the header of a raw snapshot."""
-        return asdict(self)
-
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
-        """The opposite; raises TypeError, ValueError or KeyError for anything else."""
+        """Read it from the header of a raw snapshot; raises TypeError, ValueError or KeyError for anything else."""
         ranges = ("initialized", "zeroed")
         fields: dict[str, Any] = {name: int(value) for name, value in document.items() if name not in ranges}
         for name in ranges:
