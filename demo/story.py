@@ -122,7 +122,7 @@ def _oom_heap_dumper(narrator: Narrator, environment: Mapping[str, str], scratch
 
 def _read(narrator: Narrator, pprof: Path, dump: Path) -> bool:
     narrator.step("Ask the profile")
-    profile = next(iter(sorted(dump.glob("heap-[0-9]*.pb.gz"))), None)
+    profile = next(iter(sorted(dump.glob("heap-newest.pb.gz"))), None)
     if profile is None:
         narrator.bad(f"There is no heap profile in {dump}.")
         return False

@@ -1,4 +1,4 @@
-"""Takes the profiles of one process into the spool: the plain heap first, everything else after it.
+"""Takes the profiles of one process into the spool: the heap first, everything else after it.
 
 What the queries cost the program is told in Go's ``runtime/pprof``: a plain heap profile is a walk over the published
 buckets, ``gc=1`` runs a whole collection first, ``debug=1`` appends ``runtime.MemStats`` as text.
@@ -6,9 +6,10 @@ buckets, ``gc=1`` runs a whole collection first, ``debug=1`` appends ``runtime.M
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +20,7 @@ from sidecar.core.manifest import Incident, Place, Subject
 from sidecar.core.model import ProfileFile
 from sidecar.core.profile_check import ProfileCheck
 from sidecar.errors import EmptyProfileError, OomHeapDumperError, PprofError, SpoolError
+from sidecar.heap_encoder import HeapEncoder
 from sidecar.spool import Spool, SpoolWriter
 
 _QUERIES = {
@@ -33,8 +35,32 @@ _DEADLINES_S = {"heap": 10.0, "heap-gc": 30.0, "goroutine": 15.0, "memstats": 15
 
 EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 
+NEWEST = "heap-newest"
+
 _MAX_RAW_BYTES = 512 << 20
+_COPY_BYTES = 1 << 18
 _MEMSTATS_MARK = b"\n# runtime.MemStats\n"
+
+
+class Output(Protocol):
+    """A file, as far as a snapshot needs one."""
+
+    def write(self, piece: bytes | memoryview, /) -> object:
+        """Take all of it."""
+        ...
+
+
+class Heap(Protocol):
+    """What a capture needs of a program whose memory can be read."""
+
+    @property
+    def known_buckets(self) -> int:
+        """How many stacks its profile has."""
+        ...
+
+    def write_snapshot(self, file: Output, /) -> int:
+        """Write its heap as it is now; raises OomHeapDumperError."""
+        ...
 
 
 class Pprof(Protocol):
@@ -76,12 +102,97 @@ class Dump:
         self.profiles += (profile,)
         return profile
 
+    def take_snapshot(self, heap: Heap) -> ProfileFile:
+        """Read the heap from the program's memory; the raw snapshot is safe in the spool on return.
+
+        Raises what the heap does, or `SpoolError`.
+        """
+        taken_at, began_s = datetime.now(tz=UTC), time.monotonic()
+        with self._spool.write(self.dump_id, keys.RAW_DRAFT_NAME) as file:
+            heap.write_snapshot(file)
+        if file.result is None:
+            raise SpoolError("the snapshot wasn't kept")
+        return self._add_raw(
+            file.result.size_bytes, file.result.sha256, heap.known_buckets, taken_at, time.monotonic() - began_s
+        )
+
+    def adopt_snapshot(self, raw: Path, samples: int) -> ProfileFile:
+        """Take a snapshot that was in hand, as of the dump's time. Raises `SpoolError`."""
+        self._spool.adopt_raw_draft(self.dump_id, raw)
+        draft = self._spool.raw_draft(self.dump_id)
+        try:
+            with draft.open("rb") as file:
+                digest, size_bytes = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
+        except OSError as error:
+            raise SpoolError(f"{draft.name} can't be read: {error.strerror}") from error
+        return self._add_raw(size_bytes, digest, samples, self.dump_id.at, 0.0)
+
+    def encode_snapshot(self, encoder: HeapEncoder, executable: int) -> None:
+        """Make a profile of the raw snapshot. Where that fails the raw one stays, and the manifest says why.
+
+        ``executable`` is an open descriptor of the program; it needn't run any more.
+        """
+        raw = next((profile for profile in self.profiles if profile.name == keys.RAW_NAME), None)
+        if raw is None:
+            return
+        name = keys.profile_name(NEWEST, None)
+        made = None
+        try:
+            made = self._spool.work_path(f"{self.dump_id}.pb.gz")
+            encoded = encoder.encode(self._spool.raw_draft(self.dump_id), executable, made)
+            with self._spool.write(self.dump_id, name) as file:
+                for piece in _pieces(made):
+                    file.write(piece)
+        except (OomHeapDumperError, OSError) as error:
+            remedy = "oom-heap-dumper encode makes it where the program's executable is"
+            self.problems += (f"{NEWEST}: no profile could be made of the raw snapshot here ({error}); {remedy}",)
+            return
+        finally:
+            if made is not None:
+                made.unlink(missing_ok=True)
+        if file.result is None:
+            return
+        profile = replace(
+            raw,
+            name=name,
+            size_bytes=file.result.size_bytes,
+            sha256=file.result.sha256,
+            samples=encoded.samples,
+            gc=encoded.gc,
+            incomplete=encoded.incomplete,
+        )
+        self.profiles = tuple(profile if one is raw else one for one in self.profiles)
+        self._spool.drop_raw_draft(self.dump_id)
+
+    def _add_raw(
+        self, size_bytes: int, sha256: str, samples: int, taken_at: datetime, duration_s: float
+    ) -> ProfileFile:
+        profile = ProfileFile(
+            name=keys.RAW_NAME,
+            kind=NEWEST,
+            port=None,
+            size_bytes=size_bytes,
+            sha256=sha256,
+            samples=samples,
+            taken_at=_iso(taken_at),
+            duration_s=round(duration_s, 4),
+        )
+        self.profiles += (profile,)
+        return profile
+
     def take_first(self, endpoint: Pprof) -> ProfileFile:
-        """Take the heap profile that the dump is for. Raises `PprofError` or `SpoolError`."""
+        """Take the plain heap profile. Raises `PprofError` or `SpoolError`."""
         try:
             return self.take("heap", endpoint)
         except EmptyProfileError:
             return self.take("heap-gc", endpoint)
+
+    def take_plain(self, endpoint: Pprof) -> None:
+        """Take what the program itself publishes, beside the snapshot of its memory; a failure is noted."""
+        try:
+            self.take("heap", endpoint)
+        except OomHeapDumperError as error:
+            self.problems += (f"heap: {error}",)
 
     def take_extras(self, kinds: Iterable[str], endpoint: Pprof, *, go_on: Callable[[], bool] = lambda: True) -> None:
         """Take what is good to have, as far as it is wanted and not there yet; a failure is noted in the manifest.
@@ -90,7 +201,10 @@ class Dump:
         """
         have = {profile.kind for profile in self.profiles}
         for kind in EXTRA_KINDS:
-            if kind in kinds and kind not in have and go_on():
+            if kind in kinds and kind not in have:
+                if not go_on():
+                    self.problems += (f"{kind}: left out, the sidecar was stopping",)
+                    continue
                 self.draft()
                 try:
                     self.take(kind, endpoint)
@@ -147,9 +261,19 @@ def take_profile(kind: str, endpoint: Pprof, file: SpoolWriter, name: str) -> Pr
         size_bytes=file.result.size_bytes,
         sha256=file.result.sha256,
         samples=samples,
-        taken_at=taken_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        taken_at=_iso(taken_at),
         duration_s=round(time.monotonic() - began_s, 4),
     )
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _pieces(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while piece := file.read(_COPY_BYTES):
+            yield piece
 
 
 def _receive_profile(kind: str, endpoint: Pprof, file: SpoolWriter) -> int:

@@ -19,6 +19,7 @@ _COMMANDS = {
     "dump": ("sidecar.commands.dump", "Take a dump now, once."),
     "list": ("sidecar.commands.list_dumps", "List the dumps, newest first."),
     "get": ("sidecar.commands.get_dump", "Fetch a dump and say how to open it."),
+    "encode": ("sidecar.commands.encode", "Make a profile of a raw snapshot that came without one."),
     "health": ("sidecar.commands.health", "Tell whether the watch is alive: its last successful sample."),
 }
 

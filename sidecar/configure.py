@@ -62,6 +62,7 @@ def take_settings(values: dict[str, Any]) -> Settings:
         raise click.UsageError("--pid needs a limit to hold the process against: add --memory-limit, such as 512Mi")
     return Settings(
         interval_s=values.pop("watch_time"),
+        cpu_budget_share=values.pop("cpu_budget") / 100,
         trigger=TriggerPolicy(
             critical_ratio=values.pop("critical") / 100,
             cooldown_s=values.pop("cooldown"),

@@ -130,7 +130,7 @@ _PPROF_OPTIONS: list[Decorator] = [
         "PROFILES",
         option_types.Parsed("kinds", option_types.profile_kinds),
         ",".join(PROFILE_KINDS),
-        "Which profiles to take; heap always comes first.",
+        "Which profiles to take, in this order; heap-newest is read from the program's memory.",
     ),
 ]
 
@@ -199,7 +199,14 @@ _WATCH_OPTIONS: list[Decorator] = [
         "WATCH_TIME",
         option_types.Parsed("duration", option_types.interval_s),
         "100ms",
-        "Sampling interval.",
+        "Sampling interval; near the limit it looks more often.",
+    ),
+    _option(
+        "--cpu-budget",
+        "CPU_BUDGET",
+        option_types.Parsed("percent", quantities.parse_percent),
+        "2",
+        "Percentage of a core, averaged over a minute, that looking more often near the limit may take.",
     ),
     _option(
         "--cooldown",

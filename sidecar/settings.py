@@ -13,7 +13,7 @@ from sidecar.stores import StoreSettings
 LogFormat = Literal["auto", "human", "json"]
 Scheme = Literal["auto", "http", "https"]
 
-PROFILE_KINDS = ("heap", "heap-gc", "goroutine", "memstats", "heap-baseline")
+PROFILE_KINDS = ("heap-newest", "heap", "heap-gc", "goroutine", "memstats", "heap-baseline")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +63,13 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that ``watch``, ``check`` and ``dump`` go by."""
+    """Everything that ``watch``, ``check`` and ``dump`` go by.
+
+    ``cpu_budget_share`` is the fraction of a core that looking more often than each ``interval_s`` may take.
+    """
 
     interval_s: float
+    cpu_budget_share: float
     trigger: TriggerPolicy
     identity: Identity
     targets: TargetSettings

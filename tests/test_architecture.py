@@ -22,12 +22,13 @@ ALLOWED = {
     "pprof_http": {"errors", "settings", "deadline_tcp"},
     "deadline_tcp": set(),
     "spool": {"core", "errors"},
-    "capture": {"core", "errors", "spool"},
+    "capture": {"core", "errors", "spool", "heap_encoder"},
+    "heap_encoder": {"errors"},
     "drain": {"core", "errors", "stores"},
     "uploader_process": {"drain"},
     "watch": {
         *("core", "errors", "kernel", "stores", "settings", "logs", "pprof_http", "spool", "capture"),
-        "uploader_process",
+        *("uploader_process", "goheap", "heap_encoder"),
     },
 }
 

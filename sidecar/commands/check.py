@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from sidecar.capture import NEWEST
 from sidecar.core.keys import join_key, pod_path
 from sidecar.core.model import Container, Reading
 from sidecar.core.printable import printable
@@ -23,9 +24,12 @@ from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.stores import open_store
 from sidecar.watch.endpoints import Endpoints
+from sidecar.watch.heaps import Heaps
+from sidecar.watch.sources import sources_of, why_no_source
 
 _PROC = Path("/proc")
 _PROBE_NAME = ".write-probe"
+_WITHOUT_MEMORY = "dumps have only what the program publishes, as of its last collection"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class _Finding:
     working_set_bytes: int | None
     limit_bytes: int | None
     threshold_bytes: int | None
+    heap_from_memory: list[str]
     pprof: list[str]
     rights: dict[str, bool]
     problems: list[str]
@@ -81,23 +86,33 @@ def _find(settings: Settings) -> list[_Finding]:
     containers = table.scan()
     endpoints = Endpoints(_PROC, settings.pprof)
     endpoints.refresh(containers, time.monotonic())
+    heaps = Heaps(_PROC) if NEWEST in settings.pprof.profiles else None
+    if heaps is not None:
+        heaps.refresh(containers, time.monotonic())
     try:
-        return [_examine(settings, endpoints, container) for container in containers]
+        return [_examine(settings, endpoints, heaps, container) for container in containers]
     finally:
         endpoints.close()
+        if heaps is not None:
+            heaps.close()
 
 
-def _examine(settings: Settings, endpoints: Endpoints, container: Container) -> _Finding:
+def _examine(settings: Settings, endpoints: Endpoints, heaps: Heaps | None, container: Container) -> _Finding:
     problems: list[str] = []
     source, reading = _read(settings, container, problems)
     limit = reading.limit_bytes if reading else settings.targets.limit_bytes
     if limit is None:
         problems.append("no memory limit, so nothing will fire: give the container one or set MEMORY_LIMIT")
-    answering = endpoints.of(container)
+    sources = sources_of(container, heaps, endpoints)
+    unreadable = heaps.why_none(container) if heaps is not None else None
     found = rights.probe_rights(_PROC, container)
+    if heaps is not None:
+        found += (Right(name="memory", granted=not heaps.is_refused(container), without_it=_WITHOUT_MEMORY),)
     missing = [right for right in found if not right.granted]
-    if not answering and not endpoints.is_without_go(container):
-        problems.append(f"no pprof: {endpoints.why_none(container)}")
+    if not sources and not endpoints.is_without_go(container):
+        problems.append(f"no heap profile: {why_no_source(container, heaps, endpoints)}")
+    elif unreadable is not None and not (heaps and heaps.is_refused(container)):
+        problems.append(f"its heap can't be read from its memory, {_WITHOUT_MEMORY}: {unreadable}")
     problems += [_lacking(right) for right in missing]
     lines = rights.granting_lines(container.main, os.geteuid(), os.getegid()) if missing else ()
     return _Finding(
@@ -108,7 +123,16 @@ def _examine(settings: Settings, endpoints: Endpoints, container: Container) -> 
         working_set_bytes=reading.working_set_bytes if reading else None,
         limit_bytes=limit,
         threshold_bytes=threshold_bytes(settings.trigger, limit) if limit else None,
-        pprof=[f"{answer.client.url} ({answer.process.name}[{answer.process.pid}])" for answer in answering],
+        heap_from_memory=[
+            f"{source.process.name}[{source.process.pid}] ({source.heap.known_buckets} stacks)"
+            for source in sources
+            if source.heap
+        ],
+        pprof=[
+            f"{source.answering.client.url} ({source.process.name}[{source.process.pid}])"
+            for source in sources
+            if source.answering
+        ],
         rights={right.name: right.granted for right in found},
         problems=problems,
         remedy=list(lines),
@@ -154,6 +178,10 @@ def _print(finding: _Finding) -> None:
         row("memory", f"working set {format_bytes(finding.working_set_bytes)}{limit} ({finding.memory_source})")
     if finding.threshold_bytes:
         row("threshold", f"{format_bytes(finding.threshold_bytes)}")
+    row(
+        "heap",
+        f"from the memory of {', '.join(finding.heap_from_memory)}" if finding.heap_from_memory else "by pprof only",
+    )
     row("pprof", ", ".join(finding.pprof) or "none")
     row("rights", ", ".join(f"{name} {'yes' if granted else 'NO'}" for name, granted in finding.rights.items()))
     for problem in finding.problems:

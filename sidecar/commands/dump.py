@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
 
 import click
 
-from sidecar.capture import Dump
+from sidecar.capture import NEWEST, Dump
 from sidecar.core.keys import DumpId, incident_id, pod_path
-from sidecar.core.manifest import Incident, Place, Subject
+from sidecar.core.manifest import Incident, Place
 from sidecar.core.model import Container, Sample
 from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import Reason
 from sidecar.errors import NotFoundError, OomHeapDumperError
+from sidecar.heap_encoder import HeapEncoder
 from sidecar.kernel import cgroup
 from sidecar.kernel.cgroup import MemorySource, ProcessMemory
 from sidecar.kernel.processes import ProcessTable
@@ -25,7 +27,9 @@ from sidecar.spool import Spool
 from sidecar.stores import location
 from sidecar.uploader_process import REFUSED, UploaderProcess, encode_request
 from sidecar.watch.captures import utc_now
-from sidecar.watch.endpoints import Answering, Endpoints
+from sidecar.watch.endpoints import Endpoints
+from sidecar.watch.heaps import Heaps
+from sidecar.watch.sources import Source, sources_of, why_no_source
 
 _PROC = Path("/proc")
 _UPLOAD_DEADLINE_S = 60.0
@@ -64,19 +68,24 @@ def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
         )
     endpoints = Endpoints(_PROC, settings.pprof)
     endpoints.refresh(tuple(containers), time.monotonic())
+    heaps = Heaps(_PROC) if NEWEST in settings.pprof.profiles else None
+    if heaps is not None:
+        heaps.refresh(containers, time.monotonic())
     taken, problems = [], []
     try:
         for container in containers:
-            answering = endpoints.of(container)
-            if not answering:
-                problems.append(f"container {container.name}: no pprof: {endpoints.why_none(container)}")
-            for answer in answering:
+            sources = sources_of(container, heaps, endpoints)
+            if not sources:
+                problems.append(f"container {container.name}: {why_no_source(container, heaps, endpoints)}")
+            for source in sources:
                 try:
-                    taken.append(_take(settings, spool, container, answer))
+                    taken.append(_take(settings, spool, container, source))
                 except OomHeapDumperError as error:
                     problems.append(f"container {container.name}: {error}")
     finally:
         endpoints.close()
+        if heaps is not None:
+            heaps.close()
     for problem in problems:
         click.echo(printable(problem), err=True)
     if not taken:
@@ -84,19 +93,19 @@ def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
     return taken
 
 
-def _take(settings: Settings, spool: Spool, container: Container, answer: Answering) -> Dump:
-    source = _memory_source(settings, container)
+def _take(settings: Settings, spool: Spool, container: Container, source: Source) -> Dump:
+    memory = _memory_source(settings, container)
     try:
-        sample = Sample(at_s=time.monotonic(), reading=source.read())
+        sample = Sample(at_s=time.monotonic(), reading=memory.read())
     finally:
-        source.close()
+        memory.close()
     dump = Dump(
         spool=spool,
         place=Place(identity=settings.identity, store=location(settings.store), prefix=settings.store.prefix),
         dump_id=DumpId(
             at=utc_now(),
             container=container.name,
-            pid=answer.process.pid,
+            pid=source.process.pid,
             incident=incident_id(os.urandom(8)),
             number=1,
         ),
@@ -106,24 +115,44 @@ def _take(settings: Settings, spool: Spool, container: Container, answer: Answer
             policy=settings.trigger,
             sample=sample,
             history=[],
-            memory_source=source.description,
+            memory_source=memory.description,
         ),
-        subject=Subject(
-            process=answer.process,
-            ports=(answer.client.port,),
-            program=answer.program,
-            go_environment=answer.go_environment,
-        ),
+        subject=source.subject,
     )
-    profile = dump.take_first(answer.client)
+    _take_heap(dump, source)
+    profile = dump.profiles[0]
     click.echo(
-        printable(f"container {container.name}: heap profile of {answer.process.name}[{answer.process.pid}], ")
+        printable(f"container {container.name}: heap profile of {source.process.name}[{source.process.pid}], ")
         + format_bytes(profile.size_bytes),
         err=True,
     )
-    dump.take_extras(settings.pprof.profiles, answer.client)
+    if source.answering is not None:
+        dump.take_extras(settings.pprof.profiles, source.answering.client)
     dump.finish()
     return dump
+
+
+def _take_heap(dump: Dump, source: Source) -> None:
+    """From memory and by HTTP, as far as they can be had; raises OomHeapDumperError if neither can."""
+    client = source.answering.client if source.answering else None
+    with contextlib.ExitStack() as held:
+        try:
+            if source.heap is None:
+                raise NotFoundError("its memory can't be read")
+            executable = source.heap.open_executable()
+            held.callback(os.close, executable)
+            dump.take_snapshot(source.heap)
+        except OomHeapDumperError as error:
+            if client is None:
+                raise
+            dump.take_first(client)
+            if source.heap is not None:
+                dump.problems += (f"{NEWEST}: {error}",)
+            return
+        dump.draft()
+        if client is not None:
+            dump.take_plain(client)
+        dump.encode_snapshot(HeapEncoder(), executable)
 
 
 def _memory_source(settings: Settings, container: Container) -> MemorySource:

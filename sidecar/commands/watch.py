@@ -17,16 +17,20 @@ from sidecar.core.keys import DumpId, pod_path
 from sidecar.core.manifest import Place
 from sidecar.core.quantities import format_bytes, format_duration
 from sidecar.errors import StartupError
+from sidecar.heap_encoder import HeapEncoder
 from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.spool import Spool
 from sidecar.stores import location
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.captures import Captures
+from sidecar.watch.endings import Endings
 from sidecar.watch.health import WRITE_INTERVAL_S, Status, write_status
-from sidecar.watch.loop import Loop, Wakeup
+from sidecar.watch.last_moments import LastMoments
+from sidecar.watch.loop import Loop
 from sidecar.watch.scout import Scout
 from sidecar.watch.uploads import Uploads
+from sidecar.watch.wakeup import Wakeup
 from sidecar.watch.workers import Workers
 
 _PROC = Path("/proc")
@@ -60,6 +64,8 @@ def command(settings: Settings) -> None:
     place = Place(identity=settings.identity, store=location(settings.store), prefix=settings.store.prefix)
     workers = Workers()
     baselines = Baselines(settings.trigger, spool, workers)
+    encoder = HeapEncoder()
+    last_moments = LastMoments(spool, scout.heaps)
     captures = Captures(
         settings=settings,
         spool=spool,
@@ -67,10 +73,29 @@ def command(settings: Settings) -> None:
         scout=scout,
         workers=workers,
         baselines=baselines,
+        encoder=encoder,
         wake_loop=wakeup.set,
         wake_uploads=uploads.wake,
     )
-    loop = Loop(settings, scout, captures, baselines, wakeup)
+    endings = Endings(
+        spool=spool,
+        place=place,
+        workers=workers,
+        baselines=baselines,
+        last_moments=last_moments,
+        encoder=encoder,
+        is_alive=scout.is_alive,
+        wake_uploads=uploads.wake,
+    )
+    loop = Loop(
+        settings,
+        scout=scout,
+        captures=captures,
+        endings=endings,
+        last_moments=last_moments,
+        baselines=baselines,
+        wakeup=wakeup,
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     _report_start(settings, left_over)
@@ -79,6 +104,8 @@ def command(settings: Settings) -> None:
     for thread in (
         threading.Thread(target=scout.watch_containers, daemon=True, name="containers"),
         threading.Thread(target=scout.watch_ports, daemon=True, name="ports"),
+        threading.Thread(target=scout.watch_heaps, daemon=True, name="heaps"),
+        threading.Thread(target=last_moments.run, daemon=True, name="last-moments"),
         threading.Thread(target=_keep_status, args=(settings, loop, captures, uploads), daemon=True, name="status"),
         uploader,
     ):

@@ -20,6 +20,8 @@ OUTCOME_PREFIX = "outcome-"
 # The spool's queue: where it lies in the spool, and the names in it of what isn't whole yet.
 QUEUE_FOLDER = "queue"
 DRAFT_NAME = f".{MANIFEST_NAME}"
+RAW_NAME = "heap-newest.raw"
+RAW_DRAFT_NAME = f".{RAW_NAME}"
 PART_PREFIX = ".part-"
 
 _LONGEST_POD_NAME = 253  # a DNS subdomain; other names are DNS labels

@@ -16,7 +16,7 @@ from sidecar.core.keys import OUTCOME_PREFIX, DumpId, join_key, parse_dump_id, s
 from sidecar.core.quantities import parse_duration_s
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
-_PROFILE_NAME = re.compile(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<port>\d{1,5}))?\.(?:pb\.gz|txt)", re.ASCII)
+_PROFILE_NAME = re.compile(r"(?P<kind>[a-z]+(?:-[a-z]+)*)(?:-(?P<port>\d{1,5}))?\.(?:pb\.gz|txt|raw)", re.ASCII)
 _ORDINARY_END = "exited"
 _OUTCOME_NAME = re.compile(rf"{OUTCOME_PREFIX}(?P<ending>[a-z]+(?:-[a-z]+)*)\.json", re.ASCII)
 

@@ -130,12 +130,15 @@ def manifest(
             {
                 "name": profile.name,
                 "kind": profile.kind,
+                "source": "memory" if profile.port is None else "http",
                 "port": profile.port,
                 "size_bytes": profile.size_bytes,
                 "sha256": profile.sha256,
                 "samples": profile.samples,
                 "taken_at": profile.taken_at,
                 "duration_s": profile.duration_s,
+                "incomplete": profile.incomplete,
+                "gc": profile.gc,
             }
             for profile in profiles
         ],
@@ -149,10 +152,13 @@ def manifest(
 def pprof_commands(profiles: Sequence[NamedProfile], folder: str) -> list[str]:
     """The command lines that open a dump that lies in ``folder``."""
     best = {profile.kind: f"{folder}/{profile.name}" for profile in reversed(profiles)}
-    heap = best.get("heap") or best.get("heap-gc")
+    commands = []
+    if best.get("heap-newest", "").endswith(".raw"):
+        commands.append(f"oom-heap-dumper encode {shlex.quote(best.pop('heap-newest'))} THE-PROGRAM")
+    heap = best.get("heap-newest") or best.get("heap") or best.get("heap-gc")
     if heap is None:
-        return []
-    commands = [f"go tool pprof -top {shlex.quote(heap)}", f"go tool pprof -http=: {shlex.quote(heap)}"]
+        return commands
+    commands += [f"go tool pprof -top {shlex.quote(heap)}", f"go tool pprof -http=: {shlex.quote(heap)}"]
     if "heap-baseline" in best:
         commands.append(f"go tool pprof -diff_base={shlex.quote(best['heap-baseline'])} -top {shlex.quote(heap)}")
     return commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -93,7 +94,11 @@ class GoProgram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileFile:
-    """A verified profile as it lies in the spool and will lie in the store."""
+    """A verified profile as it lies in the spool and will lie in the store.
+
+    ``port`` is that of the endpoint that gave it; None for one that was read from the program's memory. Only such a one
+    has ``gc``, what Go's collector said at that moment, and may be ``incomplete``, for the reason given.
+    """
 
     name: str
     kind: str
@@ -103,3 +108,5 @@ class ProfileFile:
     samples: int | None
     taken_at: str
     duration_s: float
+    gc: Mapping[str, int | None] | None = None
+    incomplete: str | None = None

@@ -5,7 +5,9 @@ ended. The rules, in order:
 
 1. Below the re-arm mark the incident is over; the next crossing is a new one.
 2. Above the threshold an incident's first dump fires at once, unless the cooldown of an earlier incident still runs.
-3. A further rise by ``escalation_step`` of the limit since the last dump fires even inside the cooldown.
+   Memory that is about to reach its limit before anyone could look again counts as above it, wherever it is.
+3. A further rise by ``escalation_step`` of the limit since the last dump fires even inside the cooldown; where the last
+   moment is kept in hand anyway, only after a dump that was taken below the threshold.
 4. After the cooldown, memory that merely hovers fires only above the last dump's mark.
 5. A failed capture is tried again after ``retry_s``, less often once it has failed for a while; only a success starts
    the cooldown.
@@ -26,8 +28,10 @@ class Reason(StrEnum):
     """Why a dump was taken."""
 
     THRESHOLD = "threshold"
+    PREDICTION = "prediction"
     ESCALATION = "escalation"
     HIGH_WATER = "high-water"
+    LAST_MOMENT = "last-moment"
     ON_DEMAND = "on-demand"
 
 
@@ -100,24 +104,33 @@ def threshold_bytes(policy: TriggerPolicy, limit_bytes: int) -> int:
     return int(limit_bytes * policy.critical_ratio)
 
 
-def step(policy: TriggerPolicy, state: TriggerState, sample: Sample) -> tuple[TriggerState, Verdict]:
-    """Judge one sample. A sample without a limit (or with a limit of 0) judges nothing."""
+def step(
+    policy: TriggerPolicy, state: TriggerState, sample: Sample, *, imminent: bool = False, last_is_kept: bool = False
+) -> tuple[TriggerState, Verdict]:
+    """Judge one sample. A sample without a limit (or with a limit of 0) judges nothing.
+
+    ``imminent`` says that the limit is about to be reached, see `sidecar.core.pace.reaches_limit`; ``last_is_kept``
+    that a kill will leave its last moment without a dump for each step on the way.
+    """
     limit = sample.reading.limit_bytes
     if not limit:
         return state, Verdict()
     value = sample.metric_bytes(policy.metric)
-    if value < limit * policy.rearm_ratio:
+    if value < limit * policy.rearm_ratio and not imminent:
         ended = state.in_incident
         return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None, failures=0), Verdict(
             incident_ended=ended
         )
-    if value < limit * policy.critical_ratio:
+    early = value < limit * policy.critical_ratio
+    if early and not imminent:
         return state, Verdict()
     began = not state.in_incident
     state = replace(state, in_incident=True)
-    fire, hold = _judge(policy, state, sample.at_s, value, limit)
+    fire, hold = _judge(policy, state, sample.at_s, value, limit, escalates=not last_is_kept)
     if fire is not None:
         state = replace(state, capturing=True, attempt_bytes=value)
+        if early and fire is Reason.THRESHOLD:
+            fire = Reason.PREDICTION
     return state, Verdict(fire=fire, hold=hold, incident_began=began)
 
 
@@ -148,20 +161,20 @@ def retry_delay_s(policy: TriggerPolicy, failures: int) -> float:
 
 
 def _judge(
-    policy: TriggerPolicy, state: TriggerState, now_s: float, value: int, limit: int
+    policy: TriggerPolicy, state: TriggerState, now_s: float, value: int, limit: int, *, escalates: bool
 ) -> tuple[Reason | None, Hold | None]:
     if state.capturing:
         return None, Hold.CAPTURING
     if state.last_failure_s is not None and now_s - state.last_failure_s < retry_delay_s(policy, state.failures):
         return None, Hold.RETRY_WAIT
-    reason, hold = _wanted(policy, state, now_s, value, limit)
+    reason, hold = _wanted(policy, state, now_s, value, limit, escalates=escalates)
     if reason is not None and sum(now_s - at < _HOUR_S for at in state.dumps_s) >= policy.max_per_hour:
         return None, Hold.HOURLY_CAP
     return reason, hold
 
 
 def _wanted(
-    policy: TriggerPolicy, state: TriggerState, now_s: float, value: int, limit: int
+    policy: TriggerPolicy, state: TriggerState, now_s: float, value: int, limit: int, *, escalates: bool
 ) -> tuple[Reason | None, Hold | None]:
     cooling = state.last_success_s is not None and now_s - state.last_success_s < policy.cooldown_s
     mark = state.high_water_bytes
@@ -169,7 +182,8 @@ def _wanted(
         if cooling and value >= state.last_success_bytes + policy.escalation_step * limit:
             return Reason.ESCALATION, None
         return (None, Hold.COOLDOWN) if cooling else (Reason.THRESHOLD, None)
-    if value >= mark + policy.escalation_step * limit:
+    threshold = policy.critical_ratio * limit
+    if value >= mark + policy.escalation_step * limit and (escalates or mark < threshold <= value):
         return Reason.ESCALATION, None
     if cooling:
         return None, Hold.COOLDOWN

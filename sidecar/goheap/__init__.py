@@ -4,9 +4,18 @@
 process, ``python -m sidecar.goheap encode``.
 """
 
-from sidecar.goheap.errors import GoHeapError, ProfilingOffError, UnknownLayoutError
+from sidecar.goheap.errors import GoHeapError, NotGoError, ProfilingOffError, UnknownLayoutError
 from sidecar.goheap.layouts import GcState
 from sidecar.goheap.reader import HeapReader, prepare
 from sidecar.goheap.snapshot import Limits
 
-__all__ = ["GcState", "GoHeapError", "HeapReader", "Limits", "ProfilingOffError", "UnknownLayoutError", "prepare"]
+__all__ = [
+    "GcState",
+    "GoHeapError",
+    "HeapReader",
+    "Limits",
+    "NotGoError",
+    "ProfilingOffError",
+    "UnknownLayoutError",
+    "prepare",
+]

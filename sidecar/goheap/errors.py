@@ -15,3 +15,7 @@ class UnknownLayoutError(GoHeapError):
 
 class ProfilingOffError(GoHeapError):
     """The program keeps no heap profile: ``runtime.MemProfileRate`` is 0 or nothing in it ever reads the profile."""
+
+
+class NotGoError(GoHeapError):
+    """The process doesn't run a Go program, for certain."""

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Protocol, Self
 
+from sidecar.core.model import GoProgram
 from sidecar.errors import NotPermittedError, TargetGoneError, UnreadableExecutableError
 from sidecar.goheap import buckets, raw
 from sidecar.goheap.elf import ElfFile
-from sidecar.goheap.errors import GoHeapError, UnknownLayoutError
+from sidecar.goheap.errors import GoHeapError, NotGoError, UnknownLayoutError
 from sidecar.goheap.layouts import GcState, GoLayout, RecordLayout, layout_of
 from sidecar.goheap.mappings import executable_mappings, image_of, load_bias, read_mapped_files
 from sidecar.goheap.memory import UnmappedError
@@ -24,14 +25,30 @@ from sidecar.goheap.symbols import Variables, find_variables, zeroed_pointers
 from sidecar.kernel.go_executable import read_go_program
 
 
+class Output(Protocol):
+    """A file, as far as a snapshot needs one."""
+
+    def write(self, piece: bytes | memoryview, /) -> object:
+        """Take all of it."""
+        ...
+
+
 class HeapReader:
     """Reads one process's buckets; a context manager. It keeps the executable open, to name the frames afterwards."""
 
     def __init__(
-        self, *, memory: ProcessMemory, executable: int, process: Path, image: tuple[bytes, ...], buckets: BucketReader
+        self,
+        *,
+        memory: ProcessMemory,
+        executable: int,
+        program: GoProgram,
+        process: Path,
+        image: tuple[bytes, ...],
+        buckets: BucketReader,
     ) -> None:
         """Made by `prepare`."""
         self.executable = executable
+        self.program = program
         self._memory = memory
         self._process = process
         self._image = image
@@ -58,6 +75,11 @@ class HeapReader:
         self._ensure_same_program()
         return self._buckets.refresh(limits)
 
+    @property
+    def known_buckets(self) -> int:
+        """How many stacks of the profile are known so far."""
+        return self._buckets.known_buckets
+
     def gc_state(self) -> GcState | None:
         """What the collector says now; None where its layout can't be told. Raises what `snapshot` does."""
         self._ensure_same_program()
@@ -71,7 +93,7 @@ class HeapReader:
         self._ensure_same_program()
         return b"".join(self._buckets.snapshot(limits))
 
-    def write_snapshot(self, file: BinaryIO, limits: Limits = Limits()) -> int:  # noqa: B008 -- a frozen value
+    def write_snapshot(self, file: Output, limits: Limits = Limits()) -> int:  # noqa: B008 -- a frozen value
         """The same into a file, without a second copy in memory; tells how many bytes. Raises OSError of the file too.
 
         Everything is read before the first byte is written.
@@ -104,7 +126,7 @@ def prepare(proc: Path, pid: int) -> HeapReader:
     except UnreadableExecutableError as error:
         raise GoHeapError(str(error)) from error
     if found is None:
-        raise GoHeapError(f"process {pid} isn't a Go program")
+        raise NotGoError(f"process {pid} isn't a Go program")
     if found.go_version is None:
         raise UnknownLayoutError(f"the executable of process {pid} doesn't tell its version of Go")
     layout = layout_of(found.go_version)
@@ -132,7 +154,7 @@ def prepare(proc: Path, pid: int) -> HeapReader:
         if memory is not None:
             memory.close()
         raise
-    return HeapReader(memory=memory, executable=executable, process=process, image=image, buckets=reader)
+    return HeapReader(memory=memory, executable=executable, program=found, process=process, image=image, buckets=reader)
 
 
 def _proven_reader(memory: ProcessMemory, program: raw.Program, variables: Variables, layout: GoLayout) -> BucketReader:

@@ -40,8 +40,17 @@ class MemorySource(Protocol):
         """False after `close`."""
         ...
 
+    @property
+    def events_fd(self) -> int | None:
+        """A descriptor that becomes POLLPRI when the kernel counts an event, and calm by `read`; None without one."""
+        ...
+
     def read(self) -> Reading:
         """Read once. Raises `TargetGoneError` when the container has ended, `TargetReadError` on anything else."""
+        ...
+
+    def read_usage_bytes(self) -> int:
+        """The usage alone, which is cheaper. Raises as `read` does."""
         ...
 
     def close(self) -> None:
@@ -82,6 +91,20 @@ class MemoryCgroup:
     def is_open(self) -> bool:
         """False after `close`."""
         return bool(self._fds)
+
+    @property
+    def events_fd(self) -> int | None:
+        """On v2 that of memory.events, see cgroup-v2.rst; v1 notifies nobody who may only read."""
+        return self._fds[-1] if self.version == 2 and self._fds else None
+
+    def read_usage_bytes(self) -> int:
+        """One ``pread``. Raises as `read` does."""
+        try:
+            return int(os.pread(self._fds[0], _READ_BYTES, 0))
+        except OSError as error:
+            raise _translate(error, str(self.directory)) from error
+        except ValueError as error:
+            raise TargetReadError(f"{self.directory}: its usage isn't a number ({error})") from error
 
     def read(self) -> Reading:
         """Read the four files. Raises `TargetGoneError` once the cgroup was removed."""
@@ -134,6 +157,15 @@ class ProcessMemory:
     def is_open(self) -> bool:
         """False after `close`."""
         return not self._closed
+
+    @property
+    def events_fd(self) -> int | None:
+        """None: processes tell no events."""
+        return None
+
+    def read_usage_bytes(self) -> int:
+        """As `read`, there is nothing cheaper."""
+        return self.read().usage_bytes
 
     def read(self) -> Reading:
         """Sum over the processes that are left; `TargetGoneError` if none is."""

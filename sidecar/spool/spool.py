@@ -2,8 +2,10 @@
 
     SPOOL/queue/NAMESPACE/POD/DUMP_ID/heap-8080.pb.gz    complete, to be uploaded, then removed by the uploader
     SPOOL/queue/NAMESPACE/POD/DUMP_ID/.manifest.json     the draft of a manifest, sealed by renaming it
+    SPOOL/queue/NAMESPACE/POD/DUMP_ID/.heap-newest.raw   a heap as it lay in memory, until a profile was made of it
     SPOOL/queue/NAMESPACE/POD/DUMP_ID/.part-*            being written
     SPOOL/baseline/...                                   profiles of calm times, linked into each dump
+    SPOOL/work/...                                       snapshots in hand, that only a kill makes a dump of
 
 A file appears under its name only when it is whole and on the disk: temporary name, fsync, rename, fsync of the folder.
 The uploader removes folders that it has emptied, at any moment, so that a folder may have to be made anew. Older dumps
@@ -17,8 +19,9 @@ import fcntl
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sidecar.core import keys
 from sidecar.core.keys import DumpId
@@ -27,6 +30,8 @@ from sidecar.spool.room import Dropped, Room, dump_folders
 from sidecar.spool.writer import SpoolWriter, in_folder, sync_folder
 
 _BASELINE = "baseline"
+_WORK = "work"
+_DRAFTS = {keys.DRAFT_NAME: keys.MANIFEST_NAME, keys.RAW_DRAFT_NAME: keys.RAW_NAME}
 
 
 class Spool:
@@ -51,7 +56,8 @@ class Spool:
         try:
             self._exclusive = os.open(self.directory / ".watch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._exclusive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(self.directory / _BASELINE, ignore_errors=True)
+            for folder_name in (_BASELINE, _WORK):
+                shutil.rmtree(self.directory / folder_name, ignore_errors=True)
             for folder in dump_folders(self._queue):
                 for part in folder.glob(f"{keys.PART_PREFIX}*"):
                     part.unlink()
@@ -97,7 +103,7 @@ class Spool:
 
     def left_files(self) -> int:
         """How many files stay if everything ends now: those that wait for the uploader, and drafts nobody sealed."""
-        return sum(keys.is_for_upload(parts) or parts[-1] == keys.DRAFT_NAME for parts in self._files())
+        return sum(keys.is_for_upload(parts) or parts[-1] in _DRAFTS for parts in self._files())
 
     def write(self, dump_id: DumpId, name: str) -> SpoolWriter:
         """Begin a file of a dump. Use as a context manager; it is kept only if the block ends well."""
@@ -122,11 +128,60 @@ class Spool:
                 self.put(dump_id, keys.DRAFT_NAME, content)
 
     def seal(self, dump_id: DumpId) -> None:
-        """The dump is complete: its manifest may be uploaded."""
+        """The dump is complete: its manifest may be uploaded, and a raw snapshot that nothing was made of."""
         try:
             self._seal(self._pod / str(dump_id))
         except OSError as error:
             raise SpoolError(f"manifest of {dump_id}: {error.strerror}") from error
+
+    def raw_draft(self, dump_id: DumpId) -> Path:
+        """Where the raw snapshot of a dump lies until a profile was made of it."""
+        return self._pod / str(dump_id) / keys.RAW_DRAFT_NAME
+
+    def drop_raw_draft(self, dump_id: DumpId) -> None:
+        """A profile was made of it."""
+        with contextlib.suppress(OSError):
+            self.raw_draft(dump_id).unlink()
+
+    def adopt_raw_draft(self, dump_id: DumpId, source: Path) -> None:
+        """Make a snapshot that was in hand the raw snapshot of a dump. Raises `SpoolError`."""
+        target = self.raw_draft(dump_id)
+        try:
+            with source.open("rb") as file:
+                os.fsync(file.fileno())
+            in_folder(target.parent, lambda: source.rename(target))
+            sync_folder(target.parent)
+        except OSError as error:
+            raise SpoolError(f"{source.name} can't be moved into {dump_id}: {error.strerror}") from error
+
+    def work_path(self, name: str) -> Path:
+        """A place for a file that nobody misses after a crash. Raises `SpoolError` if there can be none."""
+        folder = self.directory / _WORK
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{folder} can't be made: {error.strerror}") from error
+        return folder / name
+
+    def keep_in_hand(self, name: str, write: Callable[[BinaryIO], int], expected_bytes: int) -> Path:
+        """Keep a snapshot that may be replaced by the next one: no dump has to go for it, and it isn't synced.
+
+        What was under that name stays until the new one is whole. Raises `SpoolError`, and what ``write`` raises.
+        """
+        path = self.work_path(name)
+        if not self._room.make(expected_bytes, None):
+            raise SpoolError(f"no room to keep {name}: raise SPOOL_SIZE")
+        part = path.with_name(f"{keys.PART_PREFIX}{name}")
+        try:
+            with in_folder(path.parent, lambda: part.open("wb")) as file:
+                write(file)
+            part.replace(path)
+        except OSError as error:
+            raise SpoolError(f"{name} can't be kept in the spool: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink()
+        return path
 
     def seal_all(self) -> None:
         """Nobody will finish what was begun: let all drafts be uploaded as they are.
@@ -161,13 +216,16 @@ class Spool:
                     yield path.relative_to(self._queue).parts
 
     def _seal(self, folder: Path) -> bool:
-        """Whether there was a draft. Raises OSError."""
+        """Whether there was a draft of a manifest. Raises OSError."""
+        sealed = {draft: self._rename(folder, draft, name) for draft, name in _DRAFTS.items()}
+        if any(sealed.values()):
+            sync_folder(folder)
+        return sealed[keys.DRAFT_NAME]
+
+    def _rename(self, folder: Path, draft: str, name: str) -> bool:
+        """Whether there was one."""
         try:
-            self._room.until_it_fits(
-                keys.parse_dump_id(folder.name),
-                lambda: (folder / keys.DRAFT_NAME).rename(folder / keys.MANIFEST_NAME),
-            )
+            self._room.until_it_fits(keys.parse_dump_id(folder.name), lambda: (folder / draft).rename(folder / name))
         except FileNotFoundError:
             return False
-        sync_folder(folder)
         return True

@@ -56,7 +56,7 @@ class SpoolWriter:
             raise self._error(error) from error
         return self
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes | memoryview) -> None:
         """Append. Raises `SpoolError` when there is no room and nothing to drop."""
         self._reserve(self._size_bytes + len(piece) - self._reserved_bytes)
         rest = memoryview(piece)

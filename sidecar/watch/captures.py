@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
+import os
 import queue
 import threading
 import time
@@ -12,41 +14,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sidecar import logs
-from sidecar.capture import Dump
-from sidecar.core import manifest
+from sidecar.capture import NEWEST, Dump
 from sidecar.core.keys import DumpId
-from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
-from sidecar.core.model import Container, Sample
-from sidecar.core.outcome import Outcome
+from sidecar.core.manifest import Incident, Place
+from sidecar.core.model import Container
 from sidecar.core.quantities import format_bytes
-from sidecar.errors import OomHeapDumperError
+from sidecar.errors import OomHeapDumperError, TargetGoneError
+from sidecar.heap_encoder import HeapEncoder
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import Settings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
-from sidecar.watch.endpoints import Answering
+from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout
+from sidecar.watch.sources import Source, sources_of, why_no_source
 from sidecar.watch.workers import Workers
 
 # Extras may each take half a minute of a throttled program; two at a time keep our own memory bounded.
 _EXTRAS_AT_ONCE = 2
 _MAX_PROCESSES = 8
-_OUTCOME_WAIT_S = 15.0
-
-
-def _idle() -> threading.Event:
-    event = threading.Event()
-    event.set()
-    return event
-
-
-@dataclass(slots=True)
-class Life:
-    """One life of a container as the captures see it; shared with the loop."""
-
-    last_dump: DumpId | None = None
-    why_no_dump: str | None = None
-    idle: threading.Event = field(default_factory=_idle)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +83,7 @@ class Captures:
         scout: Scout,
         workers: Workers,
         baselines: Baselines,
+        encoder: HeapEncoder,
         wake_loop: Callable[[], None],
         wake_uploads: Callable[[], None],
     ) -> None:
@@ -113,6 +100,7 @@ class Captures:
         self._extras = threading.Semaphore(_EXTRAS_AT_ONCE)
         self._workers = workers
         self._baselines = baselines
+        self._encoder = encoder
         self._stopping = False
 
     def request(self, request: Request) -> None:
@@ -120,35 +108,9 @@ class Captures:
         request.life.idle.clear()
         self._workers.run(lambda: self._capture(request))
 
-    def record_outcome(
-        self,
-        *,
-        life: Life,
-        fallback: DumpId,
-        container: Container,
-        outcome: Outcome,
-        last: Sample | None,
-        history: list[HistoryRow],
-    ) -> None:
-        """Write the last manifest: beside the container's last dump, or as ``fallback`` where it had none."""
-
-        def write() -> None:
-            life.idle.wait(_OUTCOME_WAIT_S)  # a dump may be on its last yards
-            document = manifest.outcome(
-                place=self._place,
-                dump_id=life.last_dump or fallback,
-                at=fallback.at,
-                container=container,
-                result=outcome,
-                last=last,
-                history=history,
-                why_no_dump=None if life.last_dump else life.why_no_dump or "no sample was above the threshold",
-            )
-            self._limit_failures.forget(container.key)
-            self._spool.put(life.last_dump or fallback, outcome.file_name, manifest.encode(document))
-            self._wake_uploads()
-
-        self._workers.run(write)
+    def forget(self, container: Container) -> None:
+        """It has ended: the next failure under its name is another story."""
+        self._limit_failures.forget(container.key)
 
     def stop(self, grace_s: float) -> None:
         """Leave out extras from now on and wait for what is being taken."""
@@ -156,38 +118,42 @@ class Captures:
         self._workers.join(grace_s)
 
     def _capture(self, request: Request) -> None:
-        """The plain heap of each process that answers, side by side: one that keeps silent doesn't delay another."""
-        answering = self._scout.endpoints.of(request.incident.container)[:_MAX_PROCESSES]
-        gathering = _Gathering(request, len(answering), asked_nobody=not answering)
-        if not answering:
-            gathering.problems.append(self._scout.endpoints.why_none(request.incident.container))
+        """The heap of each process that can be had, side by side: one that keeps silent doesn't delay another."""
+        container = request.incident.container
+        sources = sources_of(container, self._scout.heaps, self._scout.endpoints)[:_MAX_PROCESSES]
+        gathering = _Gathering(request, len(sources), asked_nobody=not sources)
+        if not sources:
+            gathering.problems.append(why_no_source(container, self._scout.heaps, self._scout.endpoints))
             self._conclude(gathering)
             return
-        for answer in answering[1:]:
-            self._workers.run(functools.partial(self._capture_process, gathering, answer))
-        self._capture_process(gathering, answering[0])
+        for source in sources[1:]:
+            self._workers.run(functools.partial(self._capture_process, gathering, source))
+        self._capture_process(gathering, sources[0])
 
-    def _capture_process(self, gathering: _Gathering, answering: Answering) -> None:
-        request, dump, problem = gathering.request, None, "failed in an unforeseen way"
-        try:
-            dump, problem = self._first_profile(request, answering)
-        finally:
-            with gathering.lock:
-                gathering.waiting -= 1
-                if dump is None:
-                    gathering.problems.append(problem)
-                else:
-                    request.life.last_dump = dump.dump_id
-                    if not gathering.succeeded:
-                        gathering.succeeded = True
-                        self._tell(request, ok=True)
-            if gathering.waiting == 0:
-                self._conclude(gathering)
-        if dump is not None:
-            self._report(request, dump)
-            self._wake_uploads()
-            self._finish(dump, answering.client)
-            self._wake_uploads()
+    def _capture_process(self, gathering: _Gathering, source: Source) -> None:
+        request, dump = gathering.request, self._begin(gathering.request, source)
+        safe, problem = False, "failed in an unforeseen way"
+        with contextlib.ExitStack() as held:
+            executable = None
+            try:
+                safe, executable, problem = self._first_profile(dump, request, source, held)
+            finally:
+                with gathering.lock:
+                    gathering.waiting -= 1
+                    if not safe:
+                        gathering.problems.append(problem)
+                    else:
+                        request.life.last_dump = dump.dump_id
+                        if not gathering.succeeded:
+                            gathering.succeeded = True
+                            self._tell(request, ok=True)
+                if gathering.waiting == 0:
+                    self._conclude(gathering)
+            if safe:
+                self._report(request, dump)
+                self._wake_uploads()
+                self._finish(dump, source, executable)
+                self._wake_uploads()
 
     def _conclude(self, gathering: _Gathering) -> None:
         """Every process had its turn."""
@@ -204,51 +170,73 @@ class Captures:
         self.results.put(Result(life=request.life, incident=request.incident_id, ok=ok, asked_nobody=asked_nobody))
         self._wake_loop()
 
-    def _first_profile(self, request: Request, answering: Answering) -> tuple[Dump | None, str]:
-        if not self._scout.is_alive(answering.process):
-            return None, f"process {answering.process.pid} has ended"
-        dump = self._begin(request, answering)
-        try:
-            dump.take_first(answering.client)
-        except OomHeapDumperError as error:
-            return None, str(error)
-        return dump, ""
+    def _first_profile(
+        self, dump: Dump, request: Request, source: Source, held: contextlib.ExitStack
+    ) -> tuple[bool, int | None, str]:
+        """From memory, else by HTTP: whether it is safe, the executable if it is from memory, and why it isn't."""
+        problems = []
+        if source.heap is not None:
+            try:
+                executable = source.heap.open_executable()
+                held.callback(os.close, executable)
+                dump.take_snapshot(source.heap)
+            except OomHeapDumperError as error:
+                problems.append(f"{NEWEST}: {error}")
+            else:
+                request.life.captured_s[source.process] = request.incident.sample.at_s
+                return True, executable, ""
+        if source.answering is not None:
+            try:
+                if not self._scout.is_alive(source.process):
+                    raise TargetGoneError(f"process {source.process.pid} has ended")
+                dump.take_first(source.answering.client)
+            except OomHeapDumperError as error:
+                problems.append(str(error))
+            else:
+                dump.problems += tuple(problems)
+                return True, None, ""
+        return False, None, "; ".join(problems)
 
-    def _begin(self, request: Request, answering: Answering) -> Dump:
-        container = request.incident.container
+    def _begin(self, request: Request, source: Source) -> Dump:
         return Dump(
             spool=self._spool,
             place=self._place,
             dump_id=DumpId(
                 at=request.at,
-                container=container.name,
-                pid=answering.process.pid,
+                container=request.incident.container.name,
+                pid=source.process.pid,
                 incident=request.incident_id,
                 number=request.number,
             ),
             incident=request.incident,
-            subject=Subject(
-                process=answering.process,
-                ports=(answering.client.port,),
-                program=answering.program,
-                go_environment=answering.go_environment,
-            ),
+            subject=source.subject,
         )
 
-    def _finish(self, dump: Dump, client: PprofClient) -> None:
-        """The baseline and the extras, on a connection of their own so that a slow one harms no later capture."""
+    def _finish(self, dump: Dump, source: Source, executable: int | None) -> None:
+        """What the race allows: the plain profile, then what needs no haste, the baseline and the extras."""
         try:
-            if "heap-baseline" in self._kinds:
+            if executable is not None:
+                dump.draft()
+                if source.answering is not None:
+                    dump.take_plain(source.answering.client)
+            if source.answering is not None and "heap-baseline" in self._kinds:
                 dump.add_baseline(self._baselines.of(dump.process))
             dump.draft()
-            extra_client = client.clone()
-            try:
-                with self._extras:
-                    dump.take_extras(self._kinds, extra_client, go_on=lambda: not self._stopping)
-            finally:
-                extra_client.close()
+            if executable is not None:
+                dump.encode_snapshot(self._encoder, executable)
+            if source.answering is not None:
+                self._take_extras(dump, source.answering.client)
         finally:
             dump.finish()
+
+    def _take_extras(self, dump: Dump, client: PprofClient) -> None:
+        """On a connection of their own, so that a slow one harms no later capture."""
+        extra_client = client.clone()
+        try:
+            with self._extras:
+                dump.take_extras(self._kinds, extra_client, go_on=lambda: not self._stopping)
+        finally:
+            extra_client.close()
 
     def _report(self, request: Request, dump: Dump) -> None:
         self.taken += 1
@@ -259,15 +247,18 @@ class Captures:
         value = incident.sample.metric_bytes(incident.policy.metric)
         latency_s = time.monotonic() - incident.sample.at_s
         at = f"{value / limit:.0%} of {format_bytes(limit)}" if limit else format_bytes(value)
+        source = "memory" if profile.port is None else "http"
+        how = "read from its memory" if profile.port is None else "saved"
         self._limit_failures.forget(incident.container.key)
         logs.event(
             logging.WARNING,
             "captured",
-            f"container {incident.container.name}: heap profile of {process.name}[{process.pid}] saved at {at} "
+            f"container {incident.container.name}: heap of {process.name}[{process.pid}] {how} at {at} "
             f"({incident.reason}), {format_bytes(profile.size_bytes)} in {latency_s * 1000:.0f} ms",
             container=incident.container.name,
             pid=process.pid,
             reason=incident.reason,
+            source=source,
             value_bytes=value,
             limit_bytes=limit,
             size_bytes=profile.size_bytes,

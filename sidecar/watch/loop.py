@@ -2,58 +2,45 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
-import select
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar import logs
-from sidecar.core import trigger
 from sidecar.core.model import Process, Sample
 from sidecar.core.outcome import Ending, Outcome
-from sidecar.core.quantities import format_bytes
+from sidecar.core.pace import CpuBudget
 from sidecar.core.trigger import Hold, TriggerState
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.settings import Settings
+from sidecar.watch.announce import announce
 from sidecar.watch.baselines import Baselines
-from sidecar.watch.captures import Captures, Life, utc_now
+from sidecar.watch.captures import Captures, utc_now
+from sidecar.watch.endings import Endings
+from sidecar.watch.last_moments import LastMoments
+from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout
 from sidecar.watch.target import Target
+from sidecar.watch.wakeup import Wakeup
 
 _HOUSEKEEPING_S = 1.0
-# A container is announced once its port is known, or without one after this time.
-_ANNOUNCE_AFTER_S = 5.0
 _LONELY_AFTER_S = 15.0
 
 
-class Wakeup:
-    """Cuts the loop's sleep short, from other threads and from signal handlers (eventfd(2))."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._poll = select.poll()
-        self._poll.register(self._fd, select.POLLIN)
-
-    def set(self) -> None:
-        """End the current sleep, or the next one."""
-        with contextlib.suppress(BlockingIOError):  # the counter is full: it is set
-            os.eventfd_write(self._fd, 1)
-
-    def sleep(self, seconds: float) -> None:
-        """Sleep until ``set`` is called or the time is over."""
-        if self._poll.poll(max(0.0, seconds) * 1000):
-            with contextlib.suppress(BlockingIOError):
-                os.eventfd_read(self._fd)
-
-
 class Loop:
-    """Samples each target every ``interval_s``; `run` returns after `stop`."""
+    """Samples each target every ``interval_s`` and looks more often near its limit; `run` returns after `stop`."""
 
     def __init__(
-        self, settings: Settings, scout: Scout, captures: Captures, baselines: Baselines, wakeup: Wakeup
+        self,
+        settings: Settings,
+        *,
+        scout: Scout,
+        captures: Captures,
+        endings: Endings,
+        last_moments: LastMoments,
+        baselines: Baselines,
+        wakeup: Wakeup,
     ) -> None:
         self.last_ok_s = time.monotonic()
         self.samples = 0
@@ -62,6 +49,8 @@ class Loop:
         self._policy = settings.trigger
         self._scout = scout
         self._captures = captures
+        self._endings = endings
+        self._last_moments = last_moments
         self._baselines = baselines
         self._takes_baselines = "heap-baseline" in settings.pprof.profiles
         self._wakeup = wakeup
@@ -72,6 +61,8 @@ class Loop:
         self._holds = logs.RateLimit(interval_s=3600.0)
         self._next_housekeeping_s = 0.0
         self._began_s = time.monotonic()
+        self._budget = CpuBudget(settings.cpu_budget_share, self._began_s)
+        self._snapshots_cpu_s = 0.0
         self._said_lonely = False
         self._stopping = False
 
@@ -87,30 +78,54 @@ class Loop:
 
     def run(self) -> None:
         """Sample until `stop`. After a stall the next sample is taken at once, but missed ones aren't made up for."""
-        due_s = time.monotonic()
         while not self._stopping:
-            self.tick()
-            due_s = max(due_s + self._settings.interval_s, time.monotonic())
+            due_s = self.tick()
             while not self._stopping and self._scout.survey is self._survey:
                 rest_s = due_s - time.monotonic()
                 if rest_s <= 0:
                     break
-                self._wakeup.sleep(rest_s)
+                fired = self._wakeup.sleep(rest_s)
                 self._collect()
+                if fired and self._heed(fired):
+                    break
 
-    def tick(self) -> None:
-        """One round over all targets; what fails for one is logged and doesn't touch the others."""
+    def tick(self) -> float:
+        """One round over all targets that are due; what fails for one is logged and doesn't touch the others.
+
+        Tells when the next one is due.
+        """
+        began_s = time.thread_time()
         self._follow_survey()
         self._collect()
         succeeded = not self._targets
         for target in tuple(self._targets.values()):
-            succeeded |= self._guarded(target, self._sample)
+            now_s = time.monotonic()
+            if now_s >= target.looks.full_due_s:
+                succeeded |= self._guarded(target, self._sample)
+            elif now_s >= target.looks.due_s:
+                succeeded |= self._guarded(target, self._look)
         now_s = time.monotonic()
         if succeeded:
             self.last_ok_s = now_s
         if now_s >= self._next_housekeeping_s:
             self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
             self._keep_house(now_s)
+        snapshots_cpu_s = self._last_moments.cpu_s
+        self._budget.spend(time.thread_time() - began_s + snapshots_cpu_s - self._snapshots_cpu_s, now_s)
+        self._snapshots_cpu_s = snapshots_cpu_s
+        return min(
+            (min(target.looks.full_due_s, target.looks.due_s) for target in self._targets.values()),
+            default=now_s + self._settings.interval_s,
+        )
+
+    def _heed(self, events_fds: frozenset[int]) -> bool:
+        """The kernel counted something: sample those containers now, if there is CPU time for it."""
+        if not self._budget.is_left():
+            return False
+        for target in self._targets.values():
+            if target.surveyed.source.events_fd in events_fds:
+                target.looks.full_due_s = 0.0
+        return True
 
     def _guarded(self, target: Target, act: Callable[[Target], None]) -> bool:
         """Do something with one target; whether it went well. Nothing that is raised goes further."""
@@ -118,13 +133,15 @@ class Loop:
             act(target)
         except TargetGoneError:
             self._end(target)
+            return True
         except OomHeapDumperError as error:
-            self._failed(target, str(error))
-            return False
+            problem = str(error)
         except Exception as error:  # noqa: BLE001 -- nothing may stop the watch
-            self._failed(target, f"{type(error).__name__}: {error}")
-            return False
-        return True
+            problem = f"{type(error).__name__}: {error}"
+        else:
+            return True
+        self._failed(target, problem)
+        return False
 
     def _follow_survey(self) -> None:
         self._survey = self._scout.survey
@@ -133,7 +150,7 @@ class Loop:
             surveyed = survey.get(key)
             if surveyed is not None and surveyed.life == target.surveyed.life:
                 if surveyed.source is not target.surveyed.source:
-                    target.surveyed.source.close()
+                    self._close(target)
                 target.surveyed = surveyed
                 continue
             self._guarded(target, self._observe)  # its processes are gone; its cgroup may still be there to tell how
@@ -147,30 +164,54 @@ class Loop:
                     surveyed=surveyed, since_s=time.monotonic(), state=TriggerState(dumps_s=dumps_s)
                 )
 
+    def _close(self, target: Target) -> None:
+        source = target.surveyed.source
+        if source.events_fd is not None:
+            self._wakeup.unwatch(source.events_fd)
+        source.close()
+
+    def _look(self, target: Target) -> None:
+        usage_bytes = target.surveyed.source.read_usage_bytes()
+        if target.look(usage_bytes, time.monotonic()):
+            self._sample(target)
+
     def _observe(self, target: Target) -> None:
         reading = target.surveyed.source.read()
         self.samples += 1
-        if target.observe(Sample(at_s=time.monotonic(), reading=reading)):
+        if target.observe(self._policy, Sample(at_s=time.monotonic(), reading=reading)):
             target.warn("oom-kill", "the kernel's OOM killer struck", oom_kills=reading.oom_kills)
 
     def _sample(self, target: Target) -> None:
-        self._observe(target)
+        try:
+            self._observe(target)
+            self._judge(target)
+        finally:
+            target.plan(self._policy, self._settings.interval_s, closely=self._budget.is_left())
+        events_fd = target.surveyed.source.events_fd
+        if events_fd is not None:
+            self._wakeup.watch(events_fd)
+
+    def _judge(self, target: Target) -> None:
         container = target.surveyed.container
-        endpoints = self._scout.endpoints
-        if not endpoints.was_looked_at(container):
+        endpoints, heaps = self._scout.endpoints, self._scout.heaps
+        has_heap = heaps is not None and bool(heaps.of(container))
+        if not has_heap and not endpoints.was_looked_at(container):
             return  # nobody can be asked yet
-        if endpoints.is_without_go(container):
+        if not has_heap and endpoints.is_without_go(container):
             target.life.why_no_dump = "none of its processes is a Go program"
             return  # how it ends is told all the same
-        if target.awaits_endpoint and endpoints.of(container):
+        if target.awaits_endpoint and (has_heap or endpoints.of(container)):
             target.found_endpoint()
-        verdict = target.judge(self._policy)
+        verdict = target.judge(self._policy, self._settings.interval_s, last_is_kept=has_heap)
         if verdict.fire is not None:
             self._captures.request(target.request(self._policy, verdict.fire, utc_now()))
+            target.note_snapshot(self._policy)
         elif verdict.hold is Hold.HOURLY_CAP and self._admit_hold(target):
             target.warn(
                 "held-back", f"above its threshold, but {self._policy.max_per_hour} dumps were taken in this hour"
             )
+        if has_heap and verdict.fire is None:
+            self._keep_in_hand(target)
         if verdict.incident_ended:
             logs.event(
                 logging.INFO,
@@ -179,6 +220,14 @@ class Loop:
                 "armed again",
                 **target.log_fields(),
             )
+
+    def _keep_in_hand(self, target: Target) -> None:
+        if (
+            target.last is not None
+            and target.wants_snapshot(self._policy, freely=self._budget.is_left())
+            and self._last_moments.keep(target.life, target.surveyed.container, target.last)
+        ):
+            target.note_snapshot(self._policy)
 
     def _admit_hold(self, target: Target) -> bool:
         """Once for each hour and container is enough."""
@@ -201,7 +250,8 @@ class Loop:
     def _end(self, target: Target) -> None:
         container = target.surveyed.container
         del self._targets[container.key]
-        target.surveyed.source.close()
+        self._close(target)
+        self._captures.forget(container)
         self._scout.look_again()
         for limit in (self._limit, self._holds):
             limit.forget(container.key)
@@ -220,15 +270,7 @@ class Loop:
         )
 
     def _record(self, target: Target, outcome: Outcome, life: Life) -> None:
-        now_s = time.monotonic()
-        self._captures.record_outcome(
-            life=life,
-            fallback=target.outcome_id(utc_now()),
-            container=target.surveyed.container,
-            outcome=outcome,
-            last=target.last,
-            history=target.history.rows(now_s),
-        )
+        self._endings.record(target.ending(self._policy, outcome, life, time.monotonic(), utc_now()))
 
     def _failed(self, target: Target, message: str) -> None:
         self.read_errors += 1
@@ -264,36 +306,4 @@ class Loop:
             self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
             target.life.last_dump = target.life.why_no_dump = None
         if not target.announced:
-            self._announce(target, now_s)
-
-    def _announce(self, target: Target, now_s: float) -> None:
-        container, sample = target.surveyed.container, target.last
-        if sample is None:
-            return
-        answering = self._scout.endpoints.of(container)
-        if not answering and now_s - target.since_s < _ANNOUNCE_AFTER_S:
-            return
-        target.announced = True
-        limit = sample.reading.limit_bytes
-        missing = []
-        if limit is None:
-            missing.append("it has no memory limit, so nothing will fire: set MEMORY_LIMIT or give it one")
-        if not answering:
-            missing.append(f"no pprof: {self._scout.endpoints.why_none(container)}")
-        threshold = trigger.threshold_bytes(self._policy, limit) if limit else None
-        at = f"dump at {format_bytes(threshold)} of {format_bytes(limit)}" if limit and threshold else "no threshold"
-        where = ", ".join(f"{answer.process.name}[{answer.process.pid}] at {answer.client.url}" for answer in answering)
-        logs.event(
-            logging.WARNING if missing else logging.INFO,
-            "watching",
-            f"watching container {container.name} ({target.surveyed.source.description}): {at}"
-            + (f"; pprof of {where}" if where else "")
-            + "".join(f"; {what}" for what in missing),
-            threshold_bytes=threshold,
-            limit_bytes=limit,
-            metric=self._policy.metric,
-            source=target.surveyed.source.description,
-            pprof=[answer.client.url for answer in answering],
-            missing=missing,
-            **target.log_fields(),
-        )
+            target.announced = announce(target, self._policy, self._scout, now_s)

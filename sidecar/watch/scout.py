@@ -1,7 +1,8 @@
-"""Keeps looking who is in the pod and where they answer pprof.
+"""Keeps looking who is in the pod, where they answer pprof, and whose heap can be read.
 
-Two threads: one looks for containers and waits for nothing but the kernel, the other probes ports, which may keep
-silent. The loop reads `Scout.survey`, an immutable value that is swapped whole; captures ask `Scout.endpoints`.
+Three threads: one looks for containers and waits for nothing but the kernel, one probes ports, which may keep silent,
+and one prepares the reading of heaps from memory. The loop reads `Scout.survey`, an immutable value that is swapped
+whole; captures ask `Scout.endpoints` and `Scout.heaps`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import logs
+from sidecar.capture import NEWEST
 from sidecar.core.model import Container, Process
 from sidecar.errors import NotPermittedError, TargetGoneError
 from sidecar.kernel import cgroup
@@ -22,6 +24,7 @@ from sidecar.kernel.cgroup import MemorySource, ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.settings import Settings
 from sidecar.watch.endpoints import Endpoints
+from sidecar.watch.heaps import Heaps
 
 _SCAN_INTERVAL_S = 1.0
 _VERIFY_EVERY_SCANS = 5
@@ -43,12 +46,14 @@ class Scout:
         """``wake_loop`` is called when containers came or went."""
         self.survey: tuple[Surveyed, ...] = ()
         self.endpoints = Endpoints(proc, settings.pprof)
+        self.heaps = Heaps(proc) if NEWEST in settings.pprof.profiles else None
         self._proc = proc
         self._settings = settings
         self._table = ProcessTable(proc, pids=settings.targets.pids, container_name=settings.targets.container_name)
         self._wake_loop = wake_loop
         self._wake_look = threading.Event()
         self._wake_probe = threading.Event()
+        self._wake_prepare = threading.Event()
         self._faults = logs.RateLimit()
         self._stopping = False
         self._scans = 0
@@ -78,6 +83,7 @@ class Scout:
                 self._unreadable.forget(key)
             self._wake_loop()
             self._wake_probe.set()
+            self._wake_prepare.set()
 
     def watch_containers(self) -> None:
         """Look for containers until `stop`; a thread's body."""
@@ -86,6 +92,15 @@ class Scout:
     def watch_ports(self) -> None:
         """Probe the ports of the containers that were found, until `stop`; a thread's body."""
         self._repeat(self.probe, self._wake_probe, "probing ports")
+
+    def watch_heaps(self) -> None:
+        """Prepare the reading of the heaps of what was found, until `stop`; a thread's body."""
+        self._repeat(self.prepare, self._wake_prepare, "preparing to read heaps")
+
+    def prepare(self) -> None:
+        """One round of preparations, as far as any are due."""
+        if self.heaps is not None:
+            self.heaps.refresh([surveyed.container for surveyed in self.survey], time.monotonic())
 
     def probe(self) -> None:
         """One round of probes, as far as any are due."""
@@ -106,7 +121,10 @@ class Scout:
         self._stopping = True
         self._wake_look.set()
         self._wake_probe.set()
+        self._wake_prepare.set()
         self.endpoints.close()
+        if self.heaps is not None:
+            self.heaps.close()
 
     def look_again(self) -> None:
         """The loop found a container's cgroup gone and closed it: it may come back under the same name."""

@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sidecar import logs
-from sidecar.core import trigger
+from sidecar.core import pace, trigger
 from sidecar.core.history import SampleHistory
 from sidecar.core.keys import DumpId, incident_id
 from sidecar.core.manifest import Incident
 from sidecar.core.model import Sample
 from sidecar.core.outcome import LastSeen, Outcome, judge_end, process_killed
+from sidecar.core.pace import KeepingPolicy, Kept
 from sidecar.core.trigger import Reason, TriggerPolicy, TriggerState, Verdict
-from sidecar.watch.captures import Life, Request
+from sidecar.watch.captures import Request
+from sidecar.watch.endings import End
+from sidecar.watch.life import Life
 from sidecar.watch.scout import Surveyed
 
 # After the kernel killed one process of a container, the rest of it usually follows within this time.
@@ -23,6 +26,24 @@ _AFTERMATH_S = 5.0
 _INCIDENT_ID_CHARACTERS = 8
 _SLOPE_WINDOW_S = 0.35
 _LEAST_SLOPE_S = 0.01
+# From seeing that the limit is near to a snapshot of the memory that is safe, busy machines included.
+_CAPTURE_S = 0.03
+_KEEPING = KeepingPolicy()
+
+
+@dataclass(slots=True)
+class Looks:
+    """When a target is looked at next, and what the last look saw. Times are monotonic seconds.
+
+    Between two full samples only the usage is read, from ``alert_bytes`` on a full sample follows at once.
+    """
+
+    full_due_s: float = 0.0
+    due_s: float = 0.0
+    at_s: float = 0.0
+    usage_bytes: int = 0
+    alert_bytes: int = 0
+    rise_bytes_per_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -41,10 +62,13 @@ class Target:
     number: int = 0
     announced: bool = False
     awaits_endpoint: bool = False
+    looks: Looks = field(default_factory=Looks)
+    kept: Kept | None = None
 
-    def observe(self, sample: Sample) -> bool:
+    def observe(self, policy: TriggerPolicy, sample: Sample) -> bool:
         """Take in a sample; whether it tells that the OOM killer struck since the one before."""
         before = self.last.reading.oom_kills if self.last else sample.reading.oom_kills
+        self._note_rise(policy, sample)
         if self.last is None:
             self.first_oom_kills = sample.reading.oom_kills
         self.last = sample
@@ -54,21 +78,80 @@ class Target:
         self.killed_at_s = sample.at_s
         return True
 
-    def judge(self, policy: TriggerPolicy) -> Verdict:
-        """Judge the sample that was taken in last."""
+    def plan(self, policy: TriggerPolicy, interval_s: float, *, closely: bool) -> None:
+        """Say when to look next, after a full sample; ``closely`` if there is CPU time for more than ``interval_s``."""
+        if self.last is None:
+            return
+        looks, at_s, reading = self.looks, self.last.at_s, self.last.reading
+        looks.full_due_s = max(looks.full_due_s + interval_s, at_s)
+        looks.due_s = looks.full_due_s
+        limit = reading.limit_bytes
+        if limit and closely:
+            value = self.last.metric_bytes(policy.metric)
+            looks.due_s = at_s + pace.look_interval_s(limit - value, interval_s)
+            threshold = trigger.threshold_bytes(policy, limit)
+            looks.alert_bytes = pace.alert_bytes(reading.usage_bytes, value, threshold, limit)
+
+    def look(self, usage_bytes: int, now_s: float) -> bool:
+        """Take in what a quick look saw; whether a full sample must follow."""
+        if usage_bytes >= self.looks.alert_bytes:
+            return True
+        self.looks.due_s = now_s + (self.looks.due_s - self.looks.at_s)
+        self.looks.at_s, self.looks.usage_bytes = now_s, usage_bytes
+        return False
+
+    def _note_rise(self, policy: TriggerPolicy, sample: Sample) -> None:
+        """How fast memory rose since the last look, page cache that came with it left out."""
+        looks = self.looks
+        if self.last is not None:
+            rise = min(
+                sample.reading.usage_bytes - looks.usage_bytes,
+                sample.metric_bytes(policy.metric) - self.last.metric_bytes(policy.metric),
+            )
+            looks.rise_bytes_per_s = rise / max(sample.at_s - looks.at_s, _LEAST_SLOPE_S)
+        looks.at_s, looks.usage_bytes = sample.at_s, sample.reading.usage_bytes
+
+    def judge(self, policy: TriggerPolicy, interval_s: float, *, last_is_kept: bool) -> Verdict:
+        """Judge the sample that was taken in last; ``interval_s`` is the sampling interval far from the limit."""
         if self.last is None:
             return Verdict()
-        self.state, verdict = trigger.step(policy, self.state, self.last)
+        limit, value = self.last.reading.limit_bytes or 0, self.last.metric_bytes(policy.metric)
+        within_s = pace.look_interval_s(limit - value, interval_s) + _CAPTURE_S
+        imminent = pace.reaches_limit(value, limit, self.looks.rise_bytes_per_s, within_s)
+        self.state, verdict = trigger.step(policy, self.state, self.last, imminent=imminent, last_is_kept=last_is_kept)
         if verdict.incident_began or not self.incident:
             self.incident, self.number = _new_incident(), 0
         return verdict
+
+    def wants_snapshot(self, policy: TriggerPolicy, *, freely: bool) -> bool:
+        """Whether the snapshot in hand should be replaced; ``freely`` if there is CPU time for it."""
+        if self.last is None or not self.last.reading.limit_bytes:
+            return False
+        limit, kept = self.last.reading.limit_bytes, self.kept
+        if not freely and kept is not None and self.last.at_s - kept.at_s < _KEEPING.stale_near_s:
+            return False
+        return pace.snapshot_due(
+            _KEEPING,
+            kept,
+            value_bytes=self.last.metric_bytes(policy.metric),
+            limit_bytes=limit,
+            threshold_bytes=trigger.threshold_bytes(policy, limit),
+            now_s=self.last.at_s,
+        )
+
+    def note_snapshot(self, policy: TriggerPolicy) -> None:
+        """A snapshot is being taken, of the moment of the last sample."""
+        if self.last is not None:
+            self.kept = Kept(at_s=self.last.at_s, value_bytes=self.last.metric_bytes(policy.metric))
 
     def settle(self, *, ok: bool, asked_nobody: bool, incident: str, now_s: float) -> None:
         """Hear how a capture ended; only a success starts the cooldown and is counted as a dump of its incident."""
         self.awaits_endpoint = asked_nobody
         self.state = (trigger.succeeded if ok else trigger.failed)(self.state, now_s)
-        if not ok and incident == self.incident:
-            self.number -= 1
+        if not ok:
+            self.kept = None
+            if incident == self.incident:
+                self.number -= 1
 
     def found_endpoint(self) -> None:
         """Somebody answers now: what failed for want of it is tried again at once."""
@@ -81,18 +164,38 @@ class Target:
             raise ValueError("a dump is asked for after a sample")
         self.number += 1
         return Request(
-            incident=Incident(
-                container=self.surveyed.container,
-                reason=reason,
-                policy=policy,
-                sample=self.last,
-                history=self.history.rows(self.last.at_s),
-                memory_source=self.surveyed.source.description,
-            ),
+            incident=self._incident(policy, reason, self.last),
             incident_id=self.incident,
             number=self.number,
             at=at,
             life=self.life,
+        )
+
+    def _incident(self, policy: TriggerPolicy, reason: Reason, sample: Sample) -> Incident:
+        return Incident(
+            container=self.surveyed.container,
+            reason=reason,
+            policy=policy,
+            sample=sample,
+            history=self.history.rows(sample.at_s),
+            memory_source=self.surveyed.source.description,
+        )
+
+    def ending(self, policy: TriggerPolicy, outcome: Outcome, life: Life, now_s: float, at: datetime) -> End:
+        """What is to be recorded of an end."""
+        self.incident = self.incident or _new_incident()
+        self.number += 1
+        return End(
+            life=life,
+            container=self.surveyed.container,
+            outcome=outcome,
+            at_s=now_s,
+            last=self.last,
+            history=self.history.rows(now_s),
+            incident_of=lambda sample: self._incident(policy, Reason.LAST_MOMENT, sample),
+            incident=self.incident,
+            number=self.number,
+            fallback=self.outcome_id(at),
         )
 
     def ratio(self, policy: TriggerPolicy) -> float | None:

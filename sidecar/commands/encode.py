@@ -1,0 +1,47 @@
+"""``oom-heap-dumper encode``: a profile of a raw snapshot, where the sidecar could make none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from sidecar.errors import OomHeapDumperError
+from sidecar.goheap.encode import encode
+
+
+@click.command("encode")
+@click.argument("raw", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("executable", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The profile to write.  [default: RAW.pb.gz]",
+)
+@click.option(
+    "--view",
+    type=click.Choice(["newest", "published"]),
+    default="newest",
+    show_default=True,
+    help="All that was there, or only what /debug/pprof/heap would have said.",
+)
+def command(raw: Path, executable: Path, output: Path | None, view: str) -> None:
+    """Make a pprof profile of RAW, a snapshot of a program's memory, and EXECUTABLE, the program it was taken of.
+
+    Only needed where a dump has heap-newest.raw: the sidecar was stopped, or out of memory, before it could do this.
+    """
+    target = output or raw.with_name(f"{raw.stem}.pb.gz")
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            result = encode(raw, executable, file, "published" if view == "published" else "newest")
+        part.replace(target)
+    except OSError as error:
+        raise OomHeapDumperError(f"{error.filename or target}: {error.strerror}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    if result.truncated:
+        click.echo(f"Warning: incomplete: {result.truncated}", err=True)
+    click.echo(f"{result.samples} stacks are in {target}", err=True)
+    click.echo(f"go tool pprof -http=: {target}")

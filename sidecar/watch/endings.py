@@ -1,0 +1,156 @@
+"""What is written when a container or one of its processes ended: what was in hand, and how it ended."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar import logs
+from sidecar.capture import Dump
+from sidecar.core import manifest
+from sidecar.core.keys import DumpId
+from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
+from sidecar.core.model import Container, Process, Sample
+from sidecar.core.outcome import Ending, Outcome
+from sidecar.core.quantities import format_bytes
+from sidecar.errors import OomHeapDumperError
+from sidecar.heap_encoder import HeapEncoder
+from sidecar.spool import Spool
+from sidecar.watch.baselines import Baselines
+from sidecar.watch.last_moments import LastMoments
+from sidecar.watch.life import InHand, Life
+from sidecar.watch.workers import Workers
+
+_DUMP_WAIT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """An end as the loop saw it, at ``at_s`` on its clock.
+
+    ``incident_of`` makes the incident of a dump out of the sample that it shows. The dump gets the id ``incident`` and
+    the number ``number``; where none is made the outcome stands alone, in the folder ``fallback``.
+    """
+
+    life: Life
+    container: Container
+    outcome: Outcome
+    at_s: float
+    last: Sample | None
+    history: list[HistoryRow]
+    incident_of: Callable[[Sample], Incident]
+    incident: str
+    number: int
+    fallback: DumpId
+
+
+class Endings:
+    """Writes the last word on each container, beside the loop."""
+
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        place: Place,
+        workers: Workers,
+        baselines: Baselines,
+        last_moments: LastMoments,
+        encoder: HeapEncoder,
+        is_alive: Callable[[Process], bool],
+        wake_uploads: Callable[[], None],
+    ) -> None:
+        self._spool = spool
+        self._place = place
+        self._workers = workers
+        self._baselines = baselines
+        self._last_moments = last_moments
+        self._encoder = encoder
+        self._is_alive = is_alive
+        self._wake_uploads = wake_uploads
+
+    def record(self, end: End) -> None:
+        """Make a dump of what was in hand, if this was a kill; then write the outcome beside the last dump there is."""
+        self._workers.run(lambda: self._record(end))
+
+    def _record(self, end: End) -> None:
+        end.life.idle.wait(_DUMP_WAIT_S)  # a dump may be on its last yards
+        lives_on = end.outcome.ending is Ending.PROCESS_OOM_KILLED
+        in_hand = self._last_moments.take(
+            end.life, end.at_s, lambda process: not lives_on or not self._is_alive(process)
+        )
+        problems = []
+        try:
+            for one in in_hand:
+                if end.outcome.ending is not Ending.EXITED:
+                    try:
+                        self._store(end, one)
+                    except OomHeapDumperError as error:
+                        problems.append(str(error))
+        finally:
+            for one in in_hand:
+                one.let_go()
+            self._write_outcome(end, problems)
+        self._wake_uploads()
+
+    def _store(self, end: End, one: InHand) -> None:
+        """The dump of the last moment. It is safe before it is made readable."""
+        dump = Dump(
+            spool=self._spool,
+            place=self._place,
+            dump_id=DumpId(
+                at=one.at,
+                container=end.container.name,
+                pid=one.process.pid,
+                incident=end.incident,
+                number=end.number,
+            ),
+            incident=end.incident_of(one.sample),
+            subject=Subject(process=one.process, ports=(), program=one.program, go_environment=one.go_environment),
+        )
+        dump.adopt_snapshot(one.path, one.samples)
+        end.life.last_dump = dump.dump_id
+        _report(end, one, dump.key)
+        try:
+            baseline = self._baselines.of(one.process)
+            if baseline is not None:
+                dump.add_baseline(baseline)
+            dump.draft()
+            dump.encode_snapshot(self._encoder, one.executable)
+        finally:
+            dump.finish()
+
+    def _write_outcome(self, end: End, problems: list[str]) -> None:
+        life = end.life
+        why_no_dump = "; ".join(filter(None, (life.why_no_dump, *problems))) or "no sample was above the threshold"
+        dump_id = life.last_dump or end.fallback
+        document = manifest.outcome(
+            place=self._place,
+            dump_id=dump_id,
+            at=end.fallback.at,
+            container=end.container,
+            result=end.outcome,
+            last=end.last,
+            history=end.history,
+            why_no_dump=None if life.last_dump else why_no_dump,
+        )
+        self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document))
+
+
+def _report(end: End, one: InHand, key: str) -> None:
+    reading = one.sample.reading
+    limit = reading.limit_bytes
+    at = f" at {one.sample.reading.usage_bytes / limit:.0%} of {format_bytes(limit)}" if limit else ""
+    age_s = end.at_s - one.sample.at_s
+    logs.event(
+        logging.WARNING,
+        "last-moment",
+        f"container {end.container.name}: heap of {one.process.name}[{one.process.pid}]{at}, "
+        f"{age_s * 1000:.0f} ms before its end was seen",
+        container=end.container.name,
+        pid=one.process.pid,
+        usage_bytes=reading.usage_bytes,
+        limit_bytes=limit,
+        age_s=round(age_s, 4),
+        key=key,
+    )
