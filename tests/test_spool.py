@@ -8,10 +8,11 @@ import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
+from sidecar.core import keys
 from sidecar.core.keys import DumpId
 from sidecar.errors import SpoolError, StartupError
 from sidecar.spool import Spool
@@ -322,3 +323,45 @@ def test_an_unusable_directory_names_the_remedy(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match="emptyDir"):
         make_spool(tmp_path / "file/spool")
+
+
+def test_a_raw_snapshot_is_uploaded_if_nobody_lived_to_make_a_profile_of_it(tmp_path: Path) -> None:
+    """Until then it is nobody's to upload; the next start hands it out as it is."""
+    spool, _ = make_spool(tmp_path)
+    spool.put(dump_id(1), keys.RAW_DRAFT_NAME, b"raw")
+    assert files(tmp_path) == []
+    assert spool.left_files() == 1
+    spool.close()
+    make_spool(tmp_path)
+    assert files(tmp_path) == [f"prod/api-0/{dump_id(1)}/heap-newest.raw"]
+
+
+def test_a_snapshot_in_hand_is_replaced_whole_and_becomes_a_dumps(tmp_path: Path) -> None:
+    """What fails half-way leaves the one before; what is adopted is the dump's; none survives a new start."""
+    spool, _ = make_spool(tmp_path)
+    path = spool.keep_in_hand("42.raw", lambda file: file.write(b"first"), 100)
+
+    def fail(file: BinaryIO) -> int:
+        file.write(b"half")
+        raise OSError(errno.EIO, "broken")
+
+    with pytest.raises(SpoolError, match=r"42\.raw"):
+        spool.keep_in_hand("42.raw", fail, 100)
+    assert path.read_bytes() == b"first"
+    assert [file.name for file in path.parent.iterdir()] == ["42.raw"]
+    spool.adopt_raw_draft(dump_id(1), path)
+    assert spool.raw_draft(dump_id(1)).read_bytes() == b"first"
+    left = spool.keep_in_hand("43.raw", lambda file: file.write(b"x"), 100)
+    spool.close()
+    make_spool(tmp_path)
+    assert not left.exists()
+
+
+def test_no_dump_goes_for_a_snapshot_in_hand(tmp_path: Path) -> None:
+    """Where the spool is full it isn't kept, and what was captured stays."""
+    spool, drops = make_spool(tmp_path, size_bytes=1000)
+    spool.put(dump_id(1), "heap.pb.gz", b"x" * 400)
+    spool.put(dump_id(2, "bbbbbbbb"), "heap.pb.gz", b"x" * 400)
+    with pytest.raises(SpoolError, match="SPOOL_SIZE"):
+        spool.keep_in_hand("42.raw", lambda file: file.write(b"x"), 500)
+    assert drops == []

@@ -191,3 +191,35 @@ def test_a_steady_level_is_dumped_once(curve: list[tuple[float, int, bool]]) -> 
         now_s += gap_s
         run.at(now_s, 850)
     assert len(run.fired) == 1
+
+
+def test_memory_about_to_reach_its_limit_fires_below_the_threshold() -> None:
+    """It won't be seen above it. Crossing the threshold after all makes one dump more, in the cooldown too."""
+    state, verdict = trigger.step(POLICY, TriggerState(), sample(0, 600), imminent=True)
+    assert verdict.fire is Reason.PREDICTION
+    assert verdict.incident_began
+    state = trigger.succeeded(state, 0.1)
+    state, verdict = trigger.step(POLICY, state, sample(0.2, 700), imminent=True, last_is_kept=True)
+    assert verdict.fire is None
+    state, verdict = trigger.step(POLICY, state, sample(0.3, 800), last_is_kept=True)
+    assert verdict.fire is Reason.ESCALATION
+
+
+def test_a_false_prediction_costs_one_dump() -> None:
+    """The rise ends at 60 %: the incident is over, and the next real crossing is another one."""
+    state, _ = trigger.step(POLICY, TriggerState(), sample(0, 600), imminent=True)
+    state = trigger.succeeded(state, 0.1)
+    state, verdict = trigger.step(POLICY, state, sample(0.2, 610))
+    assert verdict.incident_ended
+    state, verdict = trigger.step(POLICY, state, sample(60, 800))
+    assert verdict.fire is Reason.THRESHOLD
+    assert verdict.incident_began
+
+
+def test_no_escalation_where_the_last_moment_is_kept_anyway() -> None:
+    """After a dump above the threshold the way up to the kill asks for no more."""
+    state, _ = trigger.step(POLICY, TriggerState(), sample(0, 800), last_is_kept=True)
+    state = trigger.succeeded(state, 0.1)
+    for at_s, used in ((1, 850), (2, 900), (3, 990)):
+        state, verdict = trigger.step(POLICY, state, sample(at_s, used), last_is_kept=True)
+        assert verdict.hold is Hold.COOLDOWN

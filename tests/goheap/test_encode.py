@@ -118,3 +118,17 @@ def test_fifty_thousand_stacks_are_encoded_in_bounded_memory(cell: Cell, tmp_pat
     told, peak_kib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[:2]
     assert json.loads(told)["samples"] > 50000
     assert int(peak_kib) < PEAK_KIB
+
+
+def test_the_command_for_people_makes_the_same_profile(taken: Path, tmp_path: Path) -> None:
+    """At a desk, with the program's executable; with another one it says so in a line and leaves nothing."""
+    program, out = build(NEWEST), tmp_path / "heap.pb.gz"
+    command = [sys.executable, "-m", "sidecar", "encode", str(taken / "after")]
+    done = subprocess.run([*command, str(program), "-o", str(out)], capture_output=True, text=True, check=True)
+    assert done.stdout == f"go tool pprof -http=: {out}\n"
+    assert "main.leak" in first_line(pprof("-top", "-unit=B", out))
+    out.unlink()
+    wrong = subprocess.run([*command, sys.executable, "-o", str(out)], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 1
+    assert len(wrong.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

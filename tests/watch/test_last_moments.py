@@ -1,0 +1,135 @@
+"""What is in hand when a container ends: the newest snapshot, if it is worth anything."""
+
+from __future__ import annotations
+
+import os
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sidecar.core.model import Container, GoProgram, Process, Reading, Sample
+from sidecar.errors import TargetGoneError
+from sidecar.goheap.reader import Output
+from sidecar.spool import Spool
+from sidecar.watch.heaps import Heaps
+from sidecar.watch.last_moments import LastMoments
+from sidecar.watch.life import InHand, Life
+
+PROCESS = Process(pid=42, created_at_s=1e9, name="app", uid=1, gid=1)
+CONTAINER = Container(key="/c", name="app", processes=(PROCESS,))
+DEADLINE_S = 10.0
+
+
+class Heap:
+    """A readable heap whose content the test chooses; None is a program that has ended."""
+
+    process = PROCESS
+    program = GoProgram(go_version="go1.27", build_id=None)
+    go_environment = None
+    known_buckets = 1
+
+    def __init__(self) -> None:
+        self.content: bytes | None = b"first"
+
+    def open_executable(self) -> int:
+        """Any open file will do."""
+        return os.open("/dev/null", os.O_RDONLY)
+
+    def write_snapshot(self, file: Output) -> int:
+        """Write the content."""
+        if self.content is None:
+            raise TargetGoneError("process 42 has ended")
+        file.write(self.content)
+        return len(self.content)
+
+
+class Ground:
+    """A `LastMoments` with one program, its thread running."""
+
+    def __init__(self, directory: Path) -> None:
+        self.heap, self.life = Heap(), Life()
+        self.spool = Spool(directory, 1 << 20, "prod/api-0", on_drop=lambda *_: None)
+        self.spool.open()
+        self.moments = LastMoments(self.spool, cast("Heaps", self))
+        threading.Thread(target=self.moments.run, daemon=True).start()
+
+    def of(self, _: Container) -> list[Heap]:
+        """As `Heaps.of`."""
+        return [self.heap]
+
+    def keep(self, at_s: float) -> None:
+        """Have a snapshot taken, and wait until it was."""
+        reading = Reading(usage_bytes=90, inactive_file_bytes=0, limit_bytes=100, oom_kills=0)
+        assert self.moments.keep(self.life, CONTAINER, Sample(at_s=at_s, reading=reading))
+        assert self.life.rested.wait(DEADLINE_S)
+
+    def take(self, end_s: float, *, ended: bool = True) -> list[InHand]:
+        """What is handed over at the end."""
+        return self.moments.take(self.life, end_s, lambda _: ended)
+
+    def files(self) -> list[bytes]:
+        """The content of what lies in the spool's work folder."""
+        return [path.read_bytes() for path in self.spool.work_path("x").parent.glob("*.raw")]
+
+
+@pytest.fixture
+def ground(tmp_path: Path) -> Ground:
+    """One program whose snapshots are kept."""
+    return Ground(tmp_path)
+
+
+def test_the_newest_replaces_the_one_before(ground: Ground) -> None:
+    """One file is kept, and handed over once, with the memory of its moment."""
+    ground.keep(1.0)
+    ground.heap.content = b"second"
+    ground.keep(2.0)
+    assert ground.files() == [b"second"]
+    (taken,) = ground.take(3.0)
+    assert taken.path.read_bytes() == b"second"
+    assert taken.sample.at_s == 2.0
+    assert taken.at <= datetime.now(tz=UTC)
+    taken.let_go()
+    assert ground.files() == []
+    assert ground.take(3.0) == []
+
+
+def test_a_kill_in_the_middle_of_a_snapshot_leaves_the_one_before(ground: Ground) -> None:
+    """The last good moment stays in hand."""
+    ground.keep(1.0)
+    ground.heap.content = None
+    ground.keep(2.0)
+    assert [taken.sample.at_s for taken in ground.take(3.0)] == [1.0]
+
+
+def test_what_a_dump_shows_already_is_not_handed_over(ground: Ground) -> None:
+    """A dump of the same moment or a later one tells more."""
+    ground.keep(1.0)
+    ground.life.captured_s[PROCESS] = 1.0
+    assert ground.take(3.0) == []
+    assert ground.files() == []
+
+
+def test_an_old_snapshot_tells_nothing_of_the_end(ground: Ground) -> None:
+    """Two minutes later it is let go."""
+    ground.keep(1.0)
+    assert ground.take(121.0) == []
+
+
+def test_a_process_that_lives_on_keeps_its_snapshot(ground: Ground) -> None:
+    """Another process of the container was killed: what is in hand of this one stays."""
+    ground.keep(1.0)
+    assert ground.take(3.0, ended=False) == []
+    assert len(ground.take(3.0)) == 1
+
+
+def test_a_spool_without_room_stops_nobody(tmp_path: Path) -> None:
+    """The snapshot isn't kept; the next is tried."""
+    ground = Ground(tmp_path)
+    ground.moments = LastMoments(Spool(tmp_path, 1, "prod/api-0", on_drop=lambda *_: None), cast("Heaps", ground))
+    threading.Thread(target=ground.moments.run, daemon=True).start()
+    ground.keep(1.0)
+    ground.keep(2.0)
+    assert ground.take(3.0) == []
