@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# The fastest that one program was seen to take anonymous memory here: page faults on several cores, huge pages.
-FASTEST_BYTES_PER_S = 2 << 30
+# A Go program that does nothing but take memory: each page must be faulted in and cleared.
+FASTEST_BYTES_PER_S = 1 << 30
 # Looks in the time that the fastest growth needs to the limit: one to see it, the rest to act.
-_LOOKS_TO_LIMIT = 3.0
+_LOOKS_TO_LIMIT = 2.5
 _SHORTEST_S = 0.01
 # Between two full samples, a rise of usage by this fraction of the limit makes the next one due at once.
 _ALERT_STEP = 0.05

@@ -20,7 +20,7 @@ from sidecar.watch.captures import Captures, utc_now
 from sidecar.watch.endings import Endings
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import Life
-from sidecar.watch.scout import Scout
+from sidecar.watch.scout import Scout, Surveyed
 from sidecar.watch.target import Target
 from sidecar.watch.wakeup import Wakeup
 
@@ -55,7 +55,7 @@ class Loop:
         self._takes_baselines = "heap-baseline" in settings.pprof.profiles
         self._wakeup = wakeup
         self._targets: dict[str, Target] = {}
-        self._survey = scout.survey
+        self._survey: tuple[Surveyed, ...] | None = None
         self._dumps_s: dict[str, tuple[float, ...]] = {}
         self._limit = logs.RateLimit()
         self._holds = logs.RateLimit(interval_s=3600.0)
@@ -144,6 +144,8 @@ class Loop:
         return False
 
     def _follow_survey(self) -> None:
+        if self._survey is self._scout.survey:
+            return
         self._survey = self._scout.survey
         survey = {surveyed.container.key: surveyed for surveyed in self._survey}
         for key, target in tuple(self._targets.items()):
@@ -235,6 +237,8 @@ class Loop:
 
     def _collect(self) -> None:
         """Hear how captures ended."""
+        if self._captures.results.empty():
+            return
         by_life = {id(target.life): target for target in self._targets.values()}
         while not self._captures.results.empty():
             result = self._captures.results.get()
