@@ -1,8 +1,4 @@
-"""Takes the profiles of one process into the spool: the heap first, everything else after it.
-
-What the queries cost the program is told in Go's ``runtime/pprof``: a plain heap profile is a walk over the published
-buckets, ``gc=1`` runs a whole collection first, ``debug=1`` appends ``runtime.MemStats`` as text.
-"""
+"""Takes the profiles of one process into the spool: the heap first, everything else after it."""
 
 from __future__ import annotations
 
@@ -16,30 +12,18 @@ from typing import Protocol
 
 from sidecar.core import keys, manifest
 from sidecar.core.keys import DumpId
-from sidecar.core.manifest import Incident, Place, Subject
+from sidecar.core.manifest import Incident, Place, Subject, iso_time
 from sidecar.core.model import ProfileFile
-from sidecar.core.profile_check import ProfileCheck
-from sidecar.errors import EmptyProfileError, OomHeapDumperError, PprofError, SpoolError
+from sidecar.errors import EmptyProfileError, OomHeapDumperError, SpoolError
 from sidecar.heap_encoder import HeapEncoder
-from sidecar.spool import Spool, SpoolWriter
-
-_QUERIES = {
-    "heap": "/heap",
-    "heap-gc": "/heap?gc=1",
-    "goroutine": "/goroutine",
-    "memstats": "/heap?debug=1",
-    "heap-baseline": "/heap",
-}
-# The first answer is due soon, as it is tried again; a collection may take seconds under a CPU quota.
-_DEADLINES_S = {"heap": 10.0, "heap-gc": 30.0, "goroutine": 15.0, "memstats": 15.0, "heap-baseline": 10.0}
+from sidecar.published_profile import Pprof, take_profile
+from sidecar.spool import Spool
 
 EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 
 NEWEST = "heap-newest"
 
-_MAX_RAW_BYTES = 512 << 20
 _COPY_BYTES = 1 << 18
-_MEMSTATS_MARK = b"\n# runtime.MemStats\n"
 
 
 class Output(Protocol):
@@ -63,16 +47,6 @@ class Heap(Protocol):
         ...
 
 
-class Pprof(Protocol):
-    """What a capture needs of a pprof endpoint."""
-
-    port: int
-
-    def fetch(self, query: str, consume: Callable[[bytes], None], *, deadline_s: float) -> None:
-        """Hand the body of a profile to ``consume``; raises `PprofError`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
     """A profile of calm times and where the spool keeps it."""
@@ -84,7 +58,17 @@ class Baseline:
 class Dump:
     """One dump while it is being taken. Its manifest is drafted after each step and sealed by `finish`."""
 
-    def __init__(self, *, spool: Spool, place: Place, dump_id: DumpId, incident: Incident, subject: Subject) -> None:
+    def __init__(
+        self,
+        *,
+        spool: Spool,
+        place: Place,
+        dump_id: DumpId,
+        incident: Incident,
+        subject: Subject,
+        guard: Callable[[], dict[str, object] | None] = lambda: None,
+    ) -> None:
+        """``guard`` tells, for each draft anew, what was done to hold the OOM killer off; None if nothing may be."""
         self.dump_id = dump_id
         self.key = place.key(dump_id)
         self.process = subject.process
@@ -94,6 +78,7 @@ class Dump:
         self._place = place
         self._incident = incident
         self._subject = subject
+        self._guard = guard
 
     def take(self, kind: str, endpoint: Pprof) -> ProfileFile:
         """Take one profile; it is safe in the spool on return. Raises `PprofError` or `SpoolError`."""
@@ -174,7 +159,7 @@ class Dump:
             size_bytes=size_bytes,
             sha256=sha256,
             samples=samples,
-            taken_at=_iso(taken_at),
+            taken_at=iso_time(taken_at),
             duration_s=round(duration_s, 4),
         )
         self.profiles += (profile,)
@@ -239,70 +224,12 @@ class Dump:
             subject=self._subject,
             profiles=self.profiles,
             problems=self.problems,
+            guard=self._guard(),
             complete=complete,
         )
-
-
-def take_profile(kind: str, endpoint: Pprof, file: SpoolWriter, name: str) -> ProfileFile:
-    """Fetch, verify and keep one profile. Raises `PprofError` or `SpoolError`; then nothing of it is left."""
-    taken_at, began_s = datetime.now(tz=UTC), time.monotonic()
-    with file:
-        samples = None
-        if kind == "memstats":
-            _receive_text(endpoint, file)
-        else:
-            samples = _receive_profile(kind, endpoint, file)
-    if file.result is None:
-        raise SpoolError(f"{name} wasn't kept")
-    return ProfileFile(
-        name=name,
-        kind=kind,
-        port=endpoint.port,
-        size_bytes=file.result.size_bytes,
-        sha256=file.result.sha256,
-        samples=samples,
-        taken_at=_iso(taken_at),
-        duration_s=round(time.monotonic() - began_s, 4),
-    )
-
-
-def _iso(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while piece := file.read(_COPY_BYTES):
             yield piece
-
-
-def _receive_profile(kind: str, endpoint: Pprof, file: SpoolWriter) -> int:
-    check = ProfileCheck(_MAX_RAW_BYTES)
-
-    def consume(piece: bytes) -> None:
-        check.feed(piece)
-        file.write(piece)
-
-    endpoint.fetch(_QUERIES[kind], consume, deadline_s=_DEADLINES_S[kind])
-    return check.finish()
-
-
-def _receive_text(endpoint: Pprof, file: SpoolWriter) -> None:
-    """Keep the MemStats at the end of the text form, not the stacks before them."""
-    found, tail = False, b"\n"
-
-    def consume(piece: bytes) -> None:
-        nonlocal found, tail
-        if found:
-            file.write(piece)
-            return
-        tail += piece
-        at = tail.find(_MEMSTATS_MARK)
-        if at >= 0:
-            found = True
-            file.write(tail[at + 1 :])
-        tail = tail[-len(_MEMSTATS_MARK) :]
-
-    endpoint.fetch(_QUERIES["memstats"], consume, deadline_s=_DEADLINES_S["memstats"])
-    if not found:
-        raise PprofError("the text form of the heap profile has no runtime.MemStats")

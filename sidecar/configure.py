@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
+from sidecar.core.guard import GuardPolicy
 from sidecar.core.model import Identity
 from sidecar.core.trigger import TriggerPolicy
-from sidecar.settings import LogSettings, PprofSettings, Settings, SpoolSettings, TargetSettings
+from sidecar.settings import GuardSettings, LogSettings, PprofSettings, Settings, SpoolSettings, TargetSettings
 from sidecar.stores import StoreSettings
 
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -60,6 +61,11 @@ def take_settings(values: dict[str, Any]) -> Settings:
     """Take every option of the main job out of ``values``. Raises `click.UsageError`."""
     if values["pids"] and not values["memory_limit"]:
         raise click.UsageError("--pid needs a limit to hold the process against: add --memory-limit, such as 512Mi")
+    if values["guard"] in ("brake", "auto") and values["guard_brake"] <= values["critical"]:
+        raise click.UsageError(
+            f"GUARD_BRAKE {values['guard_brake']:g} must be above CRITICAL {values['critical']:g}: "
+            "the brake is for what the dump at the threshold was too slow for"
+        )
     return Settings(
         interval_s=values.pop("watch_time"),
         cpu_budget_share=values.pop("cpu_budget") / 100,
@@ -91,6 +97,15 @@ def take_settings(values: dict[str, Any]) -> Settings:
         ),
         spool=SpoolSettings(directory=values.pop("spool_dir"), size_bytes=values.pop("spool_size")),
         store=take_store_settings(values),
+        guard=GuardSettings(
+            policy=GuardPolicy(
+                mode=values.pop("guard"),
+                brake_ratio=values.pop("guard_brake") / 100,
+                raise_bytes=values.pop("guard_raise"),
+                hold_s=values.pop("guard_hold"),
+            ),
+            cgroups=values.pop("guard_cgroups"),
+        ),
         upload_grace_s=values.pop("upload_grace"),
         log=LogSettings(format=values.pop("log_format"), level=values.pop("log_level")),
     )

@@ -11,6 +11,8 @@ import click
 from sidecar.core import quantities
 from sidecar.settings import PROFILE_KINDS
 
+_LEAST_RAISE_BYTES = 4 << 20
+
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t -~]*", re.ASCII)
 _URL_PATH = re.compile(r"/[!-~]*", re.ASCII)
@@ -85,6 +87,22 @@ def profile_kinds(text: str) -> tuple[str, ...]:
     if "heap" not in names:
         raise ValueError(f"must include heap (got {text!r})")
     return names
+
+
+def brake_percent(text: str) -> float:
+    """A level at which a brake makes sense: not in the midst of ordinary work, and not at the limit itself."""
+    value = quantities.parse_percent(text)
+    if not 50 <= value <= 99:
+        raise ValueError(f"must be 50 to 99 percent (got {text!r})")
+    return value
+
+
+def raise_bytes(text: str) -> int:
+    """How far a limit may be raised; less than this would help nobody."""
+    value = positive_bytes(text)
+    if value < _LEAST_RAISE_BYTES:
+        raise ValueError(f"must be 4Mi at least (got {text!r})")
+    return value
 
 
 def headers(text: str) -> tuple[tuple[str, str], ...]:

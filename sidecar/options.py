@@ -186,6 +186,44 @@ _SPOOL_OPTIONS: list[Decorator] = [
     ),
 ]
 
+_GUARD_OPTIONS: list[Decorator] = [
+    _option(
+        "--guard",
+        "GUARD",
+        click.Choice(["off", "brake", "raise", "auto"]),
+        "off",
+        "Hold the OOM killer off while a heap is read; changes limits of the app's cgroup. auto is brake on v2.",
+    ),
+    _option(
+        "--guard-cgroups",
+        "GUARD_CGROUPS",
+        _DIRECTORY,
+        "/sys/fs/cgroup",
+        "Where the machine's cgroup file system is mounted writable, for --guard.",
+    ),
+    _option(
+        "--guard-brake",
+        "GUARD_BRAKE",
+        option_types.Parsed("percent", option_types.brake_percent),
+        "90",
+        "Percentage of the limit at which the brake slows the app down.",
+    ),
+    _option(
+        "--guard-raise",
+        "GUARD_RAISE",
+        option_types.Parsed("size", option_types.raise_bytes),
+        "64Mi",
+        "Most that the limit is raised by.",
+    ),
+    _option(
+        "--guard-hold",
+        "GUARD_HOLD",
+        option_types.Parsed("duration", option_types.positive_duration_s),
+        "2s",
+        "Longest time that the app is braked or its limit raised.",
+    ),
+]
+
 _WATCH_OPTIONS: list[Decorator] = [
     _option(
         "--critical",
@@ -264,7 +302,15 @@ def watch_options(command: Command) -> Command:
         settings = take_settings(values)
         command(settings=settings, **values)
 
-    options = [*_WATCH_OPTIONS, *_STORE_OPTIONS, *_TARGET_OPTIONS, *_PPROF_OPTIONS, *_SPOOL_OPTIONS, *_LOG_OPTIONS]
+    options = [
+        *_WATCH_OPTIONS,
+        *_STORE_OPTIONS,
+        *_TARGET_OPTIONS,
+        *_PPROF_OPTIONS,
+        *_SPOOL_OPTIONS,
+        *_GUARD_OPTIONS,
+        *_LOG_OPTIONS,
+    ]
     return _apply(options, wrapper)
 
 

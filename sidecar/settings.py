@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sidecar.core.guard import GuardPolicy
 from sidecar.core.model import Identity
 from sidecar.core.trigger import TriggerPolicy
 from sidecar.stores import StoreSettings
@@ -54,6 +55,14 @@ class TargetSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GuardSettings:
+    """Whether and how the OOM killer may be held off; ``cgroups`` is where the machine's cgroups can be written."""
+
+    policy: GuardPolicy
+    cgroups: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Format and least level of the log on stderr."""
 
@@ -76,5 +85,6 @@ class Settings:
     pprof: PprofSettings
     spool: SpoolSettings
     store: StoreSettings
+    guard: GuardSettings
     upload_grace_s: float
     log: LogSettings

@@ -16,19 +16,21 @@ ALLOWED = {
     "core": {"errors"},
     "kernel": {"core", "errors"},
     "goheap": {"core", "errors", "kernel"},
+    "guard": {"core", "errors", "kernel", "logs"},
     "stores": {"core", "errors"},
     "settings": {"core", "stores"},
     "logs": {"core", "settings"},
     "pprof_http": {"errors", "settings", "deadline_tcp"},
     "deadline_tcp": set(),
     "spool": {"core", "errors"},
-    "capture": {"core", "errors", "spool", "heap_encoder"},
+    "capture": {"core", "errors", "spool", "heap_encoder", "published_profile"},
+    "published_profile": {"core", "errors", "spool"},
     "heap_encoder": {"errors"},
     "drain": {"core", "errors", "stores"},
     "uploader_process": {"drain"},
     "watch": {
         *("core", "errors", "kernel", "stores", "settings", "logs", "pprof_http", "spool", "capture"),
-        *("uploader_process", "goheap", "heap_encoder"),
+        *("uploader_process", "goheap", "guard", "heap_encoder", "published_profile"),
     },
 }
 

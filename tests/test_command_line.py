@@ -55,6 +55,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("PROFILES", "goroutine", "must include heap"),
         ("SPOOL_SIZE", "1Ki", "at least 1Mi"),
         ("METRIC", "rss", "working-set"),
+        ("CPU_BUDGET", "0", "1 to 100"),
+        ("GUARD", "yes", "brake"),
+        ("GUARD_BRAKE", "40", "50 to 99"),
+        ("GUARD_RAISE", "1Mi", "4Mi at least"),
         ("MAX_DUMPS_PER_HOUR", "0", "x>=1"),
         ("LOG_FORMAT", "xml", "json"),
         ("S3_KMS_KEY_ID", "alias/x", "S3_SSE=aws:kms"),
@@ -67,6 +71,13 @@ def test_a_bad_setting_stops_the_start(variable: str, value: str, remedy: str, t
     assert len(done.stderr.splitlines()) == 1
     assert variable in done.stderr
     assert remedy in done.stderr
+
+
+def test_a_brake_below_the_threshold_is_refused(tmp_path: Path) -> None:
+    """It would slow the program down before anybody wants a dump; without the guard the level is nobody's business."""
+    done = run("watch", SPOOL_DIR=str(tmp_path), GUARD="brake", CRITICAL="95")
+    assert done.returncode == 2
+    assert "GUARD_BRAKE 90 must be above CRITICAL 95" in done.stderr
 
 
 @pytest.mark.parametrize(

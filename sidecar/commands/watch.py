@@ -17,6 +17,7 @@ from sidecar.core.keys import DumpId, pod_path
 from sidecar.core.manifest import Place
 from sidecar.core.quantities import format_bytes, format_duration
 from sidecar.errors import StartupError
+from sidecar.guard import Guard
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.options import watch_options
 from sidecar.settings import Settings
@@ -25,6 +26,7 @@ from sidecar.stores import location
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.captures import Captures
 from sidecar.watch.endings import Endings
+from sidecar.watch.guards import Guards
 from sidecar.watch.health import WRITE_INTERVAL_S, Status, write_status
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.loop import Loop
@@ -34,6 +36,7 @@ from sidecar.watch.wakeup import Wakeup
 from sidecar.watch.workers import Workers
 
 _PROC = Path("/proc")
+_GUARD_JOURNAL = "guard"
 _CAPTURE_SHARE = 0.4  # of the grace after SIGTERM; the rest is for uploads
 
 
@@ -58,6 +61,8 @@ def command(settings: Settings) -> None:
         on_drop=_report_drop,
     )
     left_over = spool.open()
+    guard = Guard(settings.guard.policy, settings.guard.cgroups, settings.spool.directory / _GUARD_JOURNAL)
+    guard.repair()
     wakeup = Wakeup()
     scout = Scout(_PROC, settings, wake_loop=wakeup.set)
     uploads = Uploads(spool, settings.store)
@@ -93,6 +98,7 @@ def command(settings: Settings) -> None:
         captures=captures,
         endings=endings,
         last_moments=last_moments,
+        guards=Guards(None if settings.guard.policy.mode == "off" else guard, workers),
         baselines=baselines,
         wakeup=wakeup,
     )
@@ -111,6 +117,7 @@ def command(settings: Settings) -> None:
     ):
         thread.start()
     loop.run()
+    guard.close()
     _shut_down(settings, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
 
 

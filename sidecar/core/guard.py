@@ -15,6 +15,7 @@ from sidecar.core.model import Reading
 GuardMode = Literal["off", "brake", "raise", "auto"]
 
 _STEP_BYTES = 1 << 20
+_BRAKE_STEP_BYTES = 1 << 16
 # mm/memcontrol.c, calculate_high_delay: up to a 64th above memory.high nobody is made to sleep.
 _FREE_EXCESS = 1 / 80
 # A level this close above the working set would bite at once, and reclaim would take the program's own text.
@@ -37,7 +38,7 @@ _RECLAIM_STEPS = 4
 class GuardPolicy:
     """What the settings say. ``brake_ratio`` is a fraction of the limit.
 
-    ``raise_bytes`` and ``hold_s`` bound a raise and a trip of the brake. After a trip the brake rests ``rearm_pause_s``.
+    ``raise_bytes`` bounds a raise, ``hold_s`` a raise and a trip of the brake, which then rests ``rearm_pause_s``.
     """
 
     mode: GuardMode = "off"
@@ -72,12 +73,17 @@ class Span:
 
 
 def step_bytes(page_bytes: int) -> int:
-    """One step: a page less than 1 MiB, so that steps add up to a round number only beyond 255 MiB.
+    """One step of a raise: a page less than 1 MiB. With pages of 4 KiB, no round number within 254 MiB is one of ours.
 
     >>> step_bytes(4096)
     1044480
     """
     return max(page_bytes, _STEP_BYTES - page_bytes)
+
+
+def brake_step_bytes(page_bytes: int) -> int:
+    """One step of the brake on its way down: fine enough for `brake_steps` in a small container as well."""
+    return max(page_bytes, _BRAKE_STEP_BYTES - page_bytes)
 
 
 def effective_limit_bytes(limit_bytes: int | None, usage_bytes: int, rooms_bytes: Iterable[int]) -> int | None:
@@ -95,7 +101,7 @@ def brake_level_bytes(policy: GuardPolicy, effective_bytes: int, page_bytes: int
     """The ``memory.high`` for a limit: the page below the share, as the kubelet's MemoryQoS may write the share itself.
 
     >>> brake_level_bytes(GuardPolicy(), 100 << 20, 4096)
-    94363648
+    94367744
     """
     return max(1, int(effective_bytes * policy.brake_ratio) // page_bytes - 1) * page_bytes
 
@@ -124,7 +130,7 @@ def brake_steps(span: Span, reading: Reading) -> int:
 
 
 def brake_bites(value_bytes: int, reading: Reading) -> bool:
-    """Whether a brake at this value holds the program up: it sleeps, or nothing is left to reclaim but what it needs."""
+    """Whether a brake at this value holds the program up: it sleeps, or reclaim has nothing left but what it needs."""
     return reading.working_set_bytes >= value_bytes or reading.usage_bytes > value_bytes * (1 + _FREE_EXCESS)
 
 

@@ -82,9 +82,12 @@ def manifest(
     subject: Subject,
     profiles: tuple[ProfileFile, ...],
     problems: tuple[str, ...],
+    guard: dict[str, object] | None,
     complete: bool,
 ) -> dict[str, Any]:
     """Everything an engineer may ask of a dump. ``problems`` say which profiles are missing and why.
+
+    ``guard`` tells what was done to hold the OOM killer off; None where the settings don't allow it.
 
     ``complete`` is false in a draft; a dump that was cut short by a crash is stored with it.
     """
@@ -94,7 +97,7 @@ def manifest(
         "schema": SCHEMA,
         "version": __version__,
         "dump_id": str(dump_id),
-        "time": dump_id.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": iso_time(dump_id.at),
         "complete": complete,
         "incident": {"id": dump_id.incident, "number": dump_id.number},
         "trigger": {
@@ -143,10 +146,16 @@ def manifest(
             for profile in profiles
         ],
         "problems": problems,
+        "guard": guard,
         "store": place.store,
         "keys": {name: place.key(dump_id, name) for name in (*(p.name for p in profiles), keys.MANIFEST_NAME)},
         "open": [f"oom-heap-dumper get {shlex.quote(place.key(dump_id))}", *pprof_commands(profiles, str(dump_id))],
     }
+
+
+def iso_time(at: datetime) -> str:
+    """A UTC time as the manifest spells it."""
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def pprof_commands(profiles: Sequence[NamedProfile], folder: str) -> list[str]:
@@ -181,7 +190,7 @@ def outcome(
         "schema": OUTCOME_SCHEMA,
         "version": __version__,
         "dump_id": str(dump_id),
-        "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": iso_time(at),
         "ending": result.ending,
         "counted": result.counted,
         "seen": result.seen,
@@ -221,4 +230,4 @@ def _origin(identity: Identity, container: str) -> dict[str, Any]:
 
 
 def _epoch_iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return iso_time(datetime.fromtimestamp(seconds, tz=UTC))

@@ -35,7 +35,7 @@ class Brake(Guarded):
         """Open the files. Raises `GuardUnavailableError` without the right to write, OSError for the others."""
         super().__init__(subject, policy, journal)
         self._parents = parents
-        self._step_bytes = guard.step_bytes(subject.page_bytes)
+        self._step_bytes = guard.brake_step_bytes(subject.page_bytes)
         self._span: Span | None = None
         self._noted: tuple[Span, ...] = ()
         self._value_bytes: int | None = None
@@ -69,11 +69,17 @@ class Brake(Guarded):
                 "why_not": self._why_not,
             }
 
+    def is_biting(self, reading: Reading) -> bool:
+        """Whether memory is where the kernel puts the program to sleep. Without the lock: a look, no decision."""
+        value_bytes = self._value_bytes
+        return value_bytes is not None and guard.brake_bites(value_bytes, reading)
+
     def _is_busy(self) -> bool:
         return self._began_s is not None
 
     def _plan(self, reading: Reading, now_s: float) -> list[Plan]:
-        if not self._is_ours(now_s):
+        if self._heed_others(now_s) != self._value_bytes:
+            self._why_not = f"somebody else has set {HIGH}"
             return []
         if self._value_bytes is not None and self._began_s is None and guard.brake_bites(self._value_bytes, reading):
             self._trip(now_s)
@@ -120,18 +126,18 @@ class Brake(Guarded):
             self._say("guard.armed", f"{HIGH} set to {value_bytes} bytes", level_bytes=span.base_bytes)
         self._span, self._value_bytes, self._rests_from_s = span, value_bytes, None
 
-    def _is_ours(self, now_s: float) -> bool:
-        """Whether memory.high is as we left it. A reset to "max" (systemd does it) makes the brake rest, no more."""
+    def _heed_others(self, now_s: float) -> int | None:
+        """What memory.high says. One that isn't as we left it is somebody else's, and the brake rests.
+
+        A reset to "max" (systemd does it with a new limit) isn't held against setting it again later.
+        """
         current = self._high.read()
-        if current == self._value_bytes:
-            return True
-        if self._value_bytes is not None:
+        if self._value_bytes is not None and current != self._value_bytes:
             self._warn("guard.theirs", f"somebody else has changed {HIGH}: it stays as they set it", theirs=current)
             self._value_bytes = None
             self._rests_from_s = now_s
             self._end(now_s)
-        self._why_not = f"somebody else has set {HIGH}"
-        return current is None
+        return current
 
     def _hold(self, now_s: float) -> None:
         if self._value_bytes is not None and self._began_s is None:
@@ -142,9 +148,8 @@ class Brake(Guarded):
         self._say("guard.braked", f"{HIGH} is reached or near", level_bytes=self._value_bytes)
 
     def _keep(self, now_s: float) -> None:
-        if self._began_s is None or not self._is_ours(now_s):
-            return
-        if now_s - self._began_s >= self._policy.hold_s:
+        self._heed_others(now_s)
+        if self._began_s is not None and now_s - self._began_s >= self._policy.hold_s:
             self._release(now_s)
 
     def _release(self, now_s: float) -> None:
@@ -156,7 +161,8 @@ class Brake(Guarded):
             self._let_go(now_s)
 
     def _let_go(self, now_s: float) -> None:
-        if self._value_bytes is not None and self._is_ours(now_s):
+        self._heed_others(now_s)
+        if self._value_bytes is not None:
             self._high.write(None)
             self._value_bytes = None
             self._rests_from_s = now_s

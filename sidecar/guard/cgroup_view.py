@@ -84,7 +84,7 @@ def find(view: Path, wanted: CgroupId) -> Path:
                 return Path(directory.path)
     raise GuardUnavailableError(
         f"the container's memory cgroup isn't below {view}",
-        "mount the machine's /sys/fs/cgroup there (a hostPath volume, not read-only), or tell where it is",
+        "mount the machine's /sys/fs/cgroup there (a writable hostPath volume), or set GUARD_CGROUPS to where it is",
     )
 
 

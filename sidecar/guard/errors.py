@@ -14,5 +14,5 @@ class GuardUnavailableError(OomHeapDumperError):
         self.remedy = remedy
 
 
-class GuardJournalError(OomHeapDumperError):
+class GuardJournalError(GuardUnavailableError):
     """The journal can't be written or read. Without an entry in it no limit is touched."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import resource
+import threading
 from pathlib import Path
 from typing import Literal
 
 from sidecar import logs
 from sidecar.core.guard import GuardPolicy
-from sidecar.errors import OomHeapDumperError
 from sidecar.guard import cgroup_view
 from sidecar.guard.brake import Brake
 from sidecar.guard.cgroup_view import GONE, CgroupId, Parent, open_writable
@@ -33,6 +33,8 @@ class Guard:
         self._policy = policy
         self._view = cgroups
         self._journal = Journal(journal)
+        self._lock = threading.Lock()
+        self._adopted: dict[CgroupId, Guarded] = {}
 
     def repair(self) -> int:
         """Undo what the journal of an earlier run says, and log each; call it before the first `adopt`.
@@ -42,67 +44,79 @@ class Guard:
         undone = 0
         try:
             for path, entry in self._journal.entries():
-                if isinstance(entry, GuardJournalError):
-                    _log(logging.WARNING, "guard.damaged", f"{entry}; kept as {self._journal.set_aside(path).name}")
-                elif self._undo(entry):
-                    undone += 1
-        except OomHeapDumperError as error:
+                undone += self._repair(path, entry)
+        except GuardJournalError as error:
             _log(logging.WARNING, "guard.failed", str(error))
         except OSError as error:
             _log(logging.WARNING, "guard.failed", f"the guard's journal can't be read: {error.strerror}")
         return undone
 
+    def _repair(self, path: Path, entry: Entry | GuardJournalError) -> bool:
+        try:
+            if not isinstance(entry, GuardJournalError):
+                return self._undo(entry)
+            _log(logging.WARNING, "guard.damaged", f"{entry}; kept as {self._journal.set_aside(path).name}")
+        except GuardJournalError as error:
+            _log(logging.WARNING, "guard.failed", str(error))
+        return False
+
+    def close(self) -> None:
+        """Close every guard that is left: the last act."""
+        with self._lock:
+            for guarded in self._adopted.values():
+                guarded.close()
+            self._adopted.clear()
+
     def adopt(self, memory: MemoryCgroup) -> Guarded:
         """Guard a container. Walks the view and writes the journal: call it beside the loop.
 
+        A guard of the same cgroup that was given before is closed.
+
         Raises `GuardUnavailableError` with what to do about it.
         """
-        version = memory.version
-        mode = self._mode(version)
+        mode = self._mode(memory.version)
         try:
             wanted = CgroupId.of(memory.directory)
             directory = cgroup_view.find(self._view, wanted)
-            left = self._left(wanted, mode)
-            subject = Subject(
-                id=wanted,
-                view=CgroupId.of(self._view),
-                version=version,
-                path=str(directory.relative_to(self._view)),
-                page_bytes=resource.getpagesize(),
-            )
-            parents = [Parent(above, version) for above in cgroup_view.ancestors(self._view, directory)]
-            try:
-                return self._take(subject, directory, parents, mode, left)
-            except BaseException:
-                for parent in parents:
-                    parent.close()
-                raise
+            with self._lock:
+                for known, guarded in tuple(self._adopted.items()):
+                    if guarded.is_closed or known == wanted:
+                        self._adopted.pop(known).close()
+                self._adopted[wanted] = self._open(wanted, directory, memory.version, mode)
+                return self._adopted[wanted]
         except OSError as error:
             remedy = "the container has ended" if error.errno in GONE else "run the sidecar as user 0"
             raise GuardUnavailableError(f"{error.filename or self._view}: {error.strerror}", remedy) from error
 
-    def _take(
-        self,
-        subject: Subject,
-        directory: Path,
-        parents: list[Parent],
-        mode: Literal["brake", "raise"],
-        left: tuple[Change, ...],
+    def _open(
+        self, wanted: CgroupId, directory: Path, version: CgroupVersion, mode: Literal["brake", "raise"]
     ) -> Guarded:
-        if mode == "brake":
-            return Brake(subject, self._policy, self._journal, directory=directory, parents=parents)
-        return Raised(subject, self._policy, self._journal, directory=directory, parents=parents, left=left)
+        left = self._left(wanted, mode)
+        subject = Subject(
+            id=wanted,
+            view=CgroupId.of(self._view),
+            version=version,
+            path=str(directory.relative_to(self._view)),
+            page_bytes=resource.getpagesize(),
+        )
+        parents = [Parent(above, version) for above in cgroup_view.ancestors(self._view, directory)]
+        try:
+            if mode == "brake":
+                return Brake(subject, self._policy, self._journal, directory=directory, parents=parents)
+            return Raised(subject, self._policy, self._journal, directory=directory, parents=parents, left=left)
+        except BaseException:
+            for parent in parents:
+                parent.close()
+            raise
 
     def _mode(self, version: CgroupVersion) -> Literal["brake", "raise"]:
         mode = self._policy.mode
         if mode == "off":
-            raise GuardUnavailableError("the guard is off", "set its mode to auto, brake or raise")
+            raise GuardUnavailableError("the guard is off", "set GUARD to auto, brake or raise")
         if mode == "auto":
             return "brake" if version == 2 else "raise"
         if mode == "brake" and version == 1:
-            raise GuardUnavailableError(
-                "the guard's brake needs cgroup v2, here is v1", "set its mode to auto or raise"
-            )
+            raise GuardUnavailableError("the guard's brake needs cgroup v2, here is v1", "set GUARD to auto or raise")
         return mode
 
     def _left(self, wanted: CgroupId, mode: Literal["brake", "raise"]) -> tuple[Change, ...]:
@@ -143,8 +157,8 @@ class Guard:
             self._journal.remove(entry.id)
         if not found:
             return False
-        state = "restored" if whole else "lowered to what is in use"
-        _log(logging.INFO, "guard.repaired", f"{entry.path}: a limit that an earlier run had left was {state}")
+        state, level = ("restored", logging.INFO) if whole else ("lowered to what is in use", logging.WARNING)
+        _log(level, "guard.repaired", f"{entry.path}: a limit that an earlier run had left was {state}")
         return whole
 
     def _is_view_of(self, entry: Entry) -> bool:

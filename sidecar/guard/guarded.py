@@ -13,7 +13,6 @@ from typing import ClassVar, Literal
 from sidecar import logs
 from sidecar.core.guard import GuardPolicy
 from sidecar.core.model import Reading
-from sidecar.errors import OomHeapDumperError
 from sidecar.guard.cgroup_view import GONE, CgroupId
 from sidecar.guard.errors import GuardJournalError
 from sidecar.guard.journal import Change, Entry, Journal
@@ -56,6 +55,11 @@ class Guarded(ABC):
         self._why_not: str | None = None
 
     @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    @property
     def is_held(self) -> bool:
         """Whether `keep` has something to do: held, or let go and not yet as it was."""
         with self._lock:
@@ -64,13 +68,14 @@ class Guarded(ABC):
     def arm(self, reading: Reading, now_s: float) -> None:
         """Get ready, and follow a limit that has changed. Call about once a second.
 
-        Mostly a few reads; where a value is new it waits for the disk first, but `hold` doesn't wait for it meanwhile.
+        Mostly a few reads; where a value is new it waits for the disk first, but `hold` doesn't wait for that. Kernels
+        before 6.16 may drop a little page cache within this call.
         """
         with self._arming:
             plans: list[Plan] = []
             self._act(lambda: plans.extend(self._plan(reading, now_s)), now_s)
             for plan in plans:
-                if self._note(plan.changes):
+                if self._note(plan.changes, now_s):
                     self._act(plan.apply, now_s)
 
     def hold(self, now_s: float) -> None:
@@ -88,6 +93,11 @@ class Guarded(ABC):
         """What was to be saved is safe: let go. What can't go at once is left to `keep`."""
         self._act(lambda: self._release(now_s), now_s)
 
+    def is_biting(self, reading: Reading) -> bool:
+        """Whether the program is held up now, so that nothing should keep us from letting go soon."""
+        del reading
+        return False
+
     def nominal_limit_bytes(self, limit_bytes: int | None) -> int | None:
         """The limit that one just read stands for: that of before, if it is a value of ours."""
         return limit_bytes
@@ -97,7 +107,7 @@ class Guarded(ABC):
         """For the manifest, as values of JSON: what was done and when, and if nothing, why."""
 
     def close(self) -> None:
-        """Restore what is still ours, drop the journal entry and give back the descriptors. Once closed, it stays so."""
+        """Restore what is still ours, drop the journal entry, give back the descriptors. Afterwards nothing is done."""
         with self._arming, self._lock:
             if self._closed:
                 return
@@ -153,26 +163,34 @@ class Guarded(ABC):
             self._held_s = now_s - self._began_s
             self._began_s = None
 
-    def _note(self, changes: tuple[Change, ...] | None) -> bool:
+    def _note(self, changes: tuple[Change, ...] | None, now_s: float) -> bool:
         """Write the journal's entry, if there is a new one; whether one may go on."""
-        if changes is None:
-            return True
-        subject = self._subject
-        entry = Entry(
-            id=subject.id,
-            view=subject.view,
-            version=subject.version,
-            mode=self.mode,
-            path=subject.path,
-            changes=changes,
-        )
         try:
-            self._journal.write(entry)
-        except OomHeapDumperError as error:
-            self._why_not = str(error)
-            self._warn("guard.failed", str(error))
+            if changes is not None:
+                self._write_entry(changes)
+        except GuardJournalError as error:
+            self._fail(str(error), now_s)
             return False
         return True
+
+    def _write_entry(self, changes: tuple[Change, ...]) -> None:
+        """Raises `GuardJournalError`."""
+        subject = self._subject
+        self._journal.write(
+            Entry(
+                id=subject.id,
+                view=subject.view,
+                version=subject.version,
+                mode=self.mode,
+                path=subject.path,
+                changes=changes,
+            )
+        )
+
+    def _fail(self, why: str, now_s: float) -> None:
+        self._why_not = why
+        if self._limit.admit("failed", now_s) is not None:
+            self._warn("guard.failed", why)
 
     def _act(self, action: Callable[[], None], now_s: float) -> None:
         with self._lock:
@@ -187,9 +205,7 @@ class Guarded(ABC):
                     self._gone = True
                     self._why_not = "its cgroup is gone"
                     return
-                self._why_not = f"the kernel refused ({error.strerror})"
-                if self._limit.admit("failed", now_s) is not None:
-                    self._warn("guard.failed", self._why_not)
+                self._fail(f"the kernel refused ({error.strerror})", now_s)
 
     def _say(self, name: str, message: str, **fields: object) -> None:
         logs.event(logging.INFO, name, f"guard of {self._subject.path}: {message}", mode=self.mode, **fields)

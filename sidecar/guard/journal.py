@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sidecar.core.guard import Span
 from sidecar.guard.cgroup_view import CgroupId
@@ -61,10 +61,10 @@ class Journal:
 
     def write(self, entry: Entry) -> None:
         """Put an entry onto the disk in place of the one before. Waits for the disk; raises `GuardJournalError`."""
-        text = json.dumps({"format": _FORMAT, "boot": _boot_id(), **asdict(entry)})
         path = self._path(entry.id)
         part = path.with_suffix(_PART_SUFFIX)
         try:
+            text = json.dumps({"format": _FORMAT, "boot": _boot_id(), **asdict(entry)})
             self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
             with part.open("w") as stream:
                 stream.write(text)
@@ -74,7 +74,7 @@ class Journal:
             self._sync()
         except OSError as error:
             raise GuardJournalError(
-                f"{path} can't be written ({error.strerror}), so no limit is touched: make the spool writable"
+                f"{path} can't be written ({error.strerror}), so no limit is touched", "make the spool writable"
             ) from error
 
     def read(self, wanted: CgroupId) -> Entry | None:
@@ -94,7 +94,7 @@ class Journal:
             return
         except OSError as error:
             raise GuardJournalError(
-                f"{self._directory} can't be read ({error.strerror}): let user 0 read it"
+                f"{self._directory} can't be read ({error.strerror})", "let the sidecar read it"
             ) from error
         for path in paths:
             if path.suffix == _SUFFIX:
@@ -109,7 +109,7 @@ class Journal:
             yield path, error
             return
         except OSError as error:
-            yield path, GuardJournalError(f"{path} can't be read ({error.strerror})")
+            yield path, GuardJournalError(f"{path} can't be read ({error.strerror})", "let the sidecar read it")
             return
         if entry is None:
             path.unlink(missing_ok=True)
@@ -122,7 +122,7 @@ class Journal:
         try:
             path.rename(aside)
         except OSError as error:
-            raise GuardJournalError(f"{path} can't be set aside ({error.strerror}): delete it") from error
+            raise GuardJournalError(f"{path} can't be set aside ({error.strerror})", "delete it") from error
         return aside
 
     def remove(self, gone: CgroupId) -> None:
@@ -133,7 +133,7 @@ class Journal:
             if self._directory.is_dir():
                 self._sync()
         except OSError as error:
-            raise GuardJournalError(f"{path} can't be removed ({error.strerror}): delete it") from error
+            raise GuardJournalError(f"{path} can't be removed ({error.strerror})", "delete it") from error
 
     def _path(self, of: CgroupId) -> Path:
         return self._directory / f"{of.device:x}-{of.inode:x}{_SUFFIX}"
@@ -151,23 +151,31 @@ def _boot_id() -> str:
 
 
 def _parse(path: Path) -> Entry | None:
-    """None for an entry of an earlier boot. Raises OSError, and `GuardJournalError` for anything that isn't an entry."""
+    """None for an entry of an earlier boot. Raises OSError, and `GuardJournalError` for what isn't an entry."""
+    text = path.read_bytes()
     try:
-        found = json.loads(path.read_text())
-        if found["format"] != _FORMAT or found["mode"] not in {"brake", "raise"} or found["version"] not in {1, 2}:
-            raise ValueError("of another kind")
-        if found["boot"] != _boot_id():
+        found = json.loads(text)
+        if found["format"] == _FORMAT and found["boot"] != _boot_id():
             return None
-        return Entry(
-            id=_parse_id(found["id"]),
-            view=_parse_id(found["view"]),
-            version=found["version"],
-            mode=found["mode"],
-            path=str(found["path"]),
-            changes=tuple(_parse_change(change) for change in found["changes"]),
-        )
+        return _parse_entry(found)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise GuardJournalError(f"{path} isn't an entry of the guard's journal ({error})") from error
+        raise GuardJournalError(
+            f"{path} isn't an entry of the guard's journal ({error!r})",
+            "look whether a limit of a container is unusual",
+        ) from error
+
+
+def _parse_entry(found: dict[str, Any]) -> Entry:
+    if found["format"] != _FORMAT or found["mode"] not in {"brake", "raise"} or found["version"] not in {1, 2}:
+        raise ValueError("an entry of another kind")
+    return Entry(
+        id=_parse_id(found["id"]),
+        view=_parse_id(found["view"]),
+        version=found["version"],
+        mode=found["mode"],
+        path=str(found["path"]),
+        changes=tuple(_parse_change(change) for change in found["changes"]),
+    )
 
 
 def _parse_id(found: dict[str, object]) -> CgroupId:

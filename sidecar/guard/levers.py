@@ -14,9 +14,6 @@ from sidecar.guard.journal import Change
 from sidecar.kernel import cgroup_files
 from sidecar.kernel.cgroup_files import CgroupVersion
 
-# v1 doesn't write a limit below the usage, nor one of memory and swap below that of memory (mm/memcontrol-v1.c).
-_NOT_YET = {errno.EBUSY, errno.EINVAL}
-
 
 class Lever:
     """One limit: what it was, how many steps it is up, and whether somebody else has changed it since."""
@@ -30,8 +27,9 @@ class Lever:
 
     def settle(self, original_bytes: int | None, most_steps: int, step_bytes: int) -> None:
         """Take a value for the original one."""
-        self.original_bytes, self.steps = original_bytes, 0
-        self.span = original_bytes and Span(base_bytes=original_bytes, step_bytes=step_bytes, steps=most_steps) or None
+        self.original_bytes, self.span, self.steps = original_bytes, None, 0
+        if original_bytes is not None:
+            self.span = Span(base_bytes=original_bytes, step_bytes=step_bytes, steps=most_steps)
 
     def resume(self, change: Change, value_bytes: int | None) -> bool:
         """Go on where an earlier run ended; False if the value isn't one of its."""
@@ -170,7 +168,11 @@ class Levers:
         try:
             lever.put(steps)
         except OSError as error:
-            if error.errno not in _NOT_YET:
+            # mm/memcontrol-v1.c, mem_cgroup_resize_max: EBUSY while more is in use than the limit to be; EINVAL for one
+            # of memory and swap below that of memory, which here is somebody else's by now
+            if error.errno == errno.EINVAL:
+                lever.steps = 0
+            elif error.errno != errno.EBUSY:
                 raise
 
     def _reclaimable_bytes(self) -> int:

@@ -9,7 +9,6 @@ from sidecar.core import guard
 from sidecar.core.guard import GuardPolicy
 from sidecar.core.model import Reading
 from sidecar.guard.cgroup_view import Parent
-from sidecar.guard.errors import GuardUnavailableError
 from sidecar.guard.guarded import Guarded, Plan, Subject
 from sidecar.guard.journal import Change, Journal
 from sidecar.guard.levers import Levers
@@ -46,10 +45,10 @@ class Raised(Guarded):
         self._levers = Levers(directory, subject.version)
         try:
             # What is left stays in the journal as it is, until it has been let down.
-            if not self._levers.resume(left):
+            self._noted = not self._levers.resume(left)
+            if self._noted:
                 originals = self._levers.read_limits()
-                if not self._note(self._levers.changes(originals, self._most_steps, self._step_bytes)):
-                    raise GuardUnavailableError(self._why_not or "no journal", "the guard needs its journal")
+                self._write_entry(self._levers.changes(originals, self._most_steps, self._step_bytes))
                 self._levers.settle(originals, self._most_steps, self._step_bytes)
         except BaseException:
             self._levers.close()
@@ -82,11 +81,11 @@ class Raised(Guarded):
         if self._is_busy():
             self._keep(now_s)
             return []
-        if self._levers.originals_hold() and self._levers.main.span is not None:
+        if self._noted and self._levers.originals_hold():
             return []
+        # until the journal knows the new originals nothing may be raised
+        self._noted = False
         originals = self._levers.read_limits()
-        if originals[0] is None and self._levers.main.original_bytes is None:
-            return []
         return [
             Plan(
                 changes=self._levers.changes(originals, self._most_steps, self._step_bytes),
@@ -97,16 +96,17 @@ class Raised(Guarded):
     def _settle(self, originals: list[int | None]) -> None:
         if not self._is_busy():
             self._levers.settle(originals, self._most_steps, self._step_bytes)
+            self._noted = True
 
     def _hold(self, now_s: float) -> None:
         if self._is_busy():
             return
         main = self._levers.main
-        if main.original_bytes is None:
-            self._why_not = "the container has no limit of its own"
-            return
-        if not self._levers.originals_hold() or main.span is None:
+        if not self._noted or not self._levers.originals_hold():
             self._why_not = "its limit was changed a moment ago"
+            return
+        if main.original_bytes is None or main.span is None:
+            self._why_not = "the container has no limit of its own"
             return
         steps = guard.raise_steps(
             self._policy,

@@ -34,6 +34,9 @@ def announce(target: Target, policy: TriggerPolicy, scout: Scout, now_s: float) 
         missing.append(f"no heap profile: {why_no_source(container, scout.heaps, scout.endpoints)}")
     elif unreadable is not None:
         missing.append(f"no reading from memory, only what the program publishes: {unreadable}")
+    notes = []
+    if sources and not any(source.answering for source in sources):
+        notes.append(f"none of its own profiles: {scout.endpoints.why_none(container)}")
     threshold = trigger.threshold_bytes(policy, limit) if limit else None
     at = f"dump at {format_bytes(threshold)} of {format_bytes(limit)}" if limit and threshold else "no threshold"
     logs.event(
@@ -41,7 +44,7 @@ def announce(target: Target, policy: TriggerPolicy, scout: Scout, now_s: float) 
         "watching",
         f"watching container {container.name} ({target.surveyed.source.description}): {at}"
         + "".join(f"; {_describe(source)}" for source in sources)
-        + "".join(f"; {what}" for what in missing),
+        + "".join(f"; {what}" for what in (*missing, *notes)),
         threshold_bytes=threshold,
         limit_bytes=limit,
         metric=policy.metric,
@@ -49,6 +52,7 @@ def announce(target: Target, policy: TriggerPolicy, scout: Scout, now_s: float) 
         pprof=[source.answering.client.url for source in sources if source.answering],
         memory=[source.process.pid for source in sources if source.heap],
         missing=missing,
+        notes=notes,
         **target.log_fields(),
     )
     return True

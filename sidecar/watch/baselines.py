@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import logs
-from sidecar.capture import Baseline, take_profile
+from sidecar.capture import Baseline
 from sidecar.core.baseline import baseline_due
 from sidecar.core.keys import profile_name, safe_name
 from sidecar.core.model import Process
 from sidecar.core.trigger import TriggerPolicy
 from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.pprof_http import PprofClient
+from sidecar.published_profile import take_profile
 from sidecar.spool import Spool
 from sidecar.watch.endpoints import Answering
 from sidecar.watch.workers import Workers

@@ -138,6 +138,8 @@ class Captures:
             try:
                 safe, executable, problem = self._first_profile(dump, request, source, held)
             finally:
+                if safe:
+                    request.life.let_killer_go(time.monotonic())
                 with gathering.lock:
                     gathering.waiting -= 1
                     if not safe:
@@ -162,6 +164,7 @@ class Captures:
             request.life.why_no_dump = "; ".join(gathering.problems)
         request.life.idle.set()
         if not gathering.succeeded:
+            request.life.let_killer_go(time.monotonic())
             self._tell(request, ok=False, asked_nobody=gathering.asked_nobody)
             self._report_failure(request, gathering.problems)
             self._scout.hurry()
@@ -210,6 +213,7 @@ class Captures:
             ),
             incident=request.incident,
             subject=source.subject,
+            guard=request.life.guard_record,
         )
 
     def _finish(self, dump: Dump, source: Source, executable: int | None) -> None:

@@ -107,6 +107,7 @@ class Endings:
             ),
             incident=end.incident_of(one.sample),
             subject=Subject(process=one.process, ports=(), program=one.program, go_environment=one.go_environment),
+            guard=end.life.guard_record,
         )
         dump.adopt_snapshot(one.path, one.samples)
         end.life.last_dump = dump.dump_id

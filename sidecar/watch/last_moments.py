@@ -34,6 +34,7 @@ class _Wish:
     life: Life
     container: Container
     sample: Sample
+    lets_go: bool
 
 
 class LastMoments:
@@ -48,12 +49,15 @@ class LastMoments:
         self._numbers = itertools.count(1)
         self._faults = logs.RateLimit()
 
-    def keep(self, life: Life, container: Container, sample: Sample) -> bool:
-        """Have snapshots of a container's programs taken now; False if the last ones are still being taken."""
+    def keep(self, life: Life, container: Container, sample: Sample, *, lets_go: bool = False) -> bool:
+        """Have snapshots of a container's programs taken now; False if the last ones are still being taken.
+
+        With ``lets_go`` the guard lets go afterwards.
+        """
         if not life.rested.is_set():
             return False
         life.rested.clear()
-        self._wishes.put(_Wish(life=life, container=container, sample=sample))
+        self._wishes.put(_Wish(life=life, container=container, sample=sample, lets_go=lets_go))
         return True
 
     def take(self, life: Life, end_s: float, has_ended: Callable[[Process], bool]) -> list[InHand]:
@@ -84,6 +88,8 @@ class LastMoments:
                 if self._faults.admit("crash", time.monotonic()) is not None:
                     logs.fault("keeping-failed", "a snapshot failed in an unforeseen way")
             finally:
+                if wish.lets_go:
+                    wish.life.let_killer_go(time.monotonic())
                 self.cpu_s += time.thread_time() - began_s
                 wish.life.rested.set()
 

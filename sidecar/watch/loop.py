@@ -8,16 +8,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar import logs
-from sidecar.core.model import Process, Sample
+from sidecar.core.model import Process, Reading, Sample
 from sidecar.core.outcome import Ending, Outcome
 from sidecar.core.pace import CpuBudget
-from sidecar.core.trigger import Hold, TriggerState
+from sidecar.core.trigger import TriggerState
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.settings import Settings
 from sidecar.watch.announce import announce
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.captures import Captures, utc_now
 from sidecar.watch.endings import Endings
+from sidecar.watch.guards import Guards
+from sidecar.watch.judge import Judge
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout, Surveyed
@@ -39,6 +41,7 @@ class Loop:
         captures: Captures,
         endings: Endings,
         last_moments: LastMoments,
+        guards: Guards,
         baselines: Baselines,
         wakeup: Wakeup,
     ) -> None:
@@ -51,6 +54,8 @@ class Loop:
         self._captures = captures
         self._endings = endings
         self._last_moments = last_moments
+        self._guards = guards
+        self._judge = Judge(settings, scout=scout, captures=captures, last_moments=last_moments)
         self._baselines = baselines
         self._takes_baselines = "heap-baseline" in settings.pprof.profiles
         self._wakeup = wakeup
@@ -58,7 +63,6 @@ class Loop:
         self._survey: tuple[Surveyed, ...] | None = None
         self._dumps_s: dict[str, tuple[float, ...]] = {}
         self._limit = logs.RateLimit()
-        self._holds = logs.RateLimit(interval_s=3600.0)
         self._next_housekeeping_s = 0.0
         self._began_s = time.monotonic()
         self._budget = CpuBudget(settings.cpu_budget_share, self._began_s)
@@ -178,7 +182,7 @@ class Loop:
             self._sample(target)
 
     def _observe(self, target: Target) -> None:
-        reading = target.surveyed.source.read()
+        reading = _as_if_not_raised(target.life, target.surveyed.source.read())
         self.samples += 1
         if target.observe(self._policy, Sample(at_s=time.monotonic(), reading=reading)):
             target.warn("oom-kill", "the kernel's OOM killer struck", oom_kills=reading.oom_kills)
@@ -186,54 +190,13 @@ class Loop:
     def _sample(self, target: Target) -> None:
         try:
             self._observe(target)
-            self._judge(target)
+            self._judge.judge(target, freely=self._budget.is_left())
+            self._guards.mind(target.life)
         finally:
             target.plan(self._policy, self._settings.interval_s, closely=self._budget.is_left())
         events_fd = target.surveyed.source.events_fd
         if events_fd is not None:
             self._wakeup.watch(events_fd)
-
-    def _judge(self, target: Target) -> None:
-        container = target.surveyed.container
-        endpoints, heaps = self._scout.endpoints, self._scout.heaps
-        has_heap = heaps is not None and bool(heaps.of(container))
-        if not has_heap and not endpoints.was_looked_at(container):
-            return  # nobody can be asked yet
-        if not has_heap and endpoints.is_without_go(container):
-            target.life.why_no_dump = "none of its processes is a Go program"
-            return  # how it ends is told all the same
-        if target.awaits_endpoint and (has_heap or endpoints.of(container)):
-            target.found_endpoint()
-        verdict = target.judge(self._policy, self._settings.interval_s, last_is_kept=has_heap)
-        if verdict.fire is not None:
-            self._captures.request(target.request(self._policy, verdict.fire, utc_now()))
-            target.note_snapshot(self._policy)
-        elif verdict.hold is Hold.HOURLY_CAP and self._admit_hold(target):
-            target.warn(
-                "held-back", f"above its threshold, but {self._policy.max_per_hour} dumps were taken in this hour"
-            )
-        if has_heap and verdict.fire is None:
-            self._keep_in_hand(target)
-        if verdict.incident_ended:
-            logs.event(
-                logging.INFO,
-                "calm",
-                f"container {container.name}: memory is back below {self._policy.rearm_ratio:.0%} of the limit, "
-                "armed again",
-                **target.log_fields(),
-            )
-
-    def _keep_in_hand(self, target: Target) -> None:
-        if (
-            target.last is not None
-            and target.wants_snapshot(self._policy, freely=self._budget.is_left())
-            and self._last_moments.keep(target.life, target.surveyed.container, target.last)
-        ):
-            target.note_snapshot(self._policy)
-
-    def _admit_hold(self, target: Target) -> bool:
-        """Once for each hour and container is enough."""
-        return self._holds.admit(target.surveyed.container.key, time.monotonic()) is not None
 
     def _collect(self) -> None:
         """Hear how captures ended."""
@@ -255,10 +218,11 @@ class Loop:
         container = target.surveyed.container
         del self._targets[container.key]
         self._close(target)
+        self._guards.close(target.life)
         self._captures.forget(container)
         self._scout.look_again()
-        for limit in (self._limit, self._holds):
-            limit.forget(container.key)
+        self._limit.forget(container.key)
+        self._judge.forget(container)
         if target.state.dumps_s:
             self._dumps_s[container.name] = target.state.dumps_s  # the hour goes on for its next life
         outcome = target.end(self._policy, time.monotonic())
@@ -309,5 +273,16 @@ class Loop:
             )
             self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
             target.life.last_dump = target.life.why_no_dump = None
+        if target.last is not None and self._judge.can_be_dumped(target.surveyed.container):
+            source = target.surveyed.source
+            self._guards.tend(target.life, target.surveyed.container, source, target.last.reading)
         if not target.announced:
             target.announced = announce(target, self._policy, self._scout, now_s)
+
+
+def _as_if_not_raised(life: Life, reading: Reading) -> Reading:
+    """What the guard has added to the limit isn't the container's."""
+    if life.guarded is None:
+        return reading
+    limit = life.guarded.nominal_limit_bytes(reading.limit_bytes)
+    return reading if limit == reading.limit_bytes else replace(reading, limit_bytes=limit)

@@ -83,7 +83,8 @@ class Target:
         if self.last is None:
             return
         looks, at_s, reading = self.looks, self.last.at_s, self.last.reading
-        looks.full_due_s = max(looks.full_due_s + interval_s, at_s)
+        # One that came early counts as well, so that many of those don't put the next one off.
+        looks.full_due_s = max(min(looks.full_due_s, at_s) + interval_s, at_s)
         looks.due_s = looks.full_due_s
         limit = reading.limit_bytes
         if limit and closely:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -31,6 +32,14 @@ def wait_until(what: str, probe: Callable[[], T], deadline_s: float = DEADLINE_S
         time.sleep(0.02)
 
 
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert isinstance(port, int)
+    return port
+
+
 @dataclass
 class SidecarRun:
     """A sidecar with its own spool and directory below ``folder``; may be started again in the same ones."""
@@ -39,6 +48,8 @@ class SidecarRun:
     folder: Path
     settings: Mapping[str, str]
     wrapper: tuple[str, ...] = ()
+    memory_limit_bytes: int | None = None
+    private_cgroups: bool = True
 
     @property
     def environment(self) -> dict[str, str]:
@@ -67,7 +78,9 @@ class SidecarRun:
                 "sidecar",
                 [*self.wrapper, sys.executable, "-m", "sidecar", "watch"],
                 env=self.environment,
+                memory_limit_bytes=self.memory_limit_bytes,
                 directory=PROJECT,
+                private_cgroups=self.private_cgroups,
                 stderr=log,
             )
         return self.container

@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from localpod.pod import LocalPod
-from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, manifest_of, wait_until
+from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, free_port, manifest_of, wait_until
 from tests.s3_servers.moto import moto_server
 
 MIB = 1 << 20
@@ -26,14 +24,6 @@ APP = Path(__file__).with_name("misbehaving_app.py")
 HOVER = {"LEAK_MODE": "steady", "LEAK_RATE": "40MiB/s", "LEAK_DELAY": "2s", "LEAK_MAX": "52MiB", "GOGC": "10"}
 CALM = {"LEAK_MODE": "off", "ADDR": "127.0.0.1:0"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    assert isinstance(port, int)
-    return port
 
 
 @pytest.mark.parametrize(
@@ -331,26 +321,3 @@ def test_a_crash_loop_meets_the_hourly_cap(pod: LocalPod, sidecar: MakeSidecar, 
     run.wait_for("held-back", container="api")
     run.stop()
     assert len(run.events("captured")) == 1
-
-
-def test_churn_leaves_nothing_behind(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
-    """Containers come and go: descriptors and threads of the sidecar stay what they were."""
-    run = sidecar()
-    run.start()
-
-    def live(count: int) -> None:
-        for _ in range(count):
-            before = len(run.events("container-ended"))
-            app = pod.start("job", [leak], memory_limit_bytes=64 * MIB, env=CALM)
-            run.wait_for("watching", count=before + 1)
-            app.kill()
-            app.wait(DEADLINE_S)
-            run.wait_for("container-ended", count=before + 1)
-
-    process = psutil.Process(run.container.pid)
-    live(3)
-    descriptors, threads = process.num_fds(), process.num_threads()
-    live(12)
-    wait_until("descriptors are given back", lambda: process.num_fds() <= descriptors)
-    wait_until("threads have ended", lambda: process.num_threads() <= threads)
-    run.stop()

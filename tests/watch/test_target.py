@@ -1,0 +1,90 @@
+"""When a target is looked at next, and what a quick look makes of what it sees."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+
+from sidecar.core.model import Container, Process, Reading, Sample
+from sidecar.core.trigger import Reason, TriggerPolicy
+from sidecar.kernel.cgroup import MemorySource
+from sidecar.watch.scout import Surveyed
+from sidecar.watch.target import Target
+
+LIMIT = 128 << 20
+POLICY = TriggerPolicy(critical_ratio=0.8, cooldown_s=30, max_per_hour=20)
+PROCESS = Process(pid=42, created_at_s=1e9, name="app", uid=1, gid=1)
+
+
+class Source:
+    """All that is asked of it here."""
+
+    description = "cgroup v2"
+
+
+def new_target() -> Target:
+    """A target without a past."""
+    container = Container(key="/c", name="app", processes=(PROCESS,))
+    return Target(surveyed=Surveyed(container=container, source=cast("MemorySource", Source()), life=1), since_s=0.0)
+
+
+def observe(target: Target, at_s: float, share: float, cache_share: float = 0.0) -> None:
+    """A full sample of so much of the limit, and page cache beside it."""
+    cache = int(LIMIT * cache_share)
+    reading = Reading(usage_bytes=int(LIMIT * share) + cache, inactive_file_bytes=cache, limit_bytes=LIMIT, oom_kills=0)
+    target.observe(POLICY, Sample(at_s=at_s, reading=reading))
+    target.plan(POLICY, 0.1, closely=True)
+
+
+def test_many_early_samples_do_not_put_off_the_next_one() -> None:
+    """A second above the threshold is a hundred full samples; the one after them is due within the interval."""
+    target = new_target()
+    for step in range(100):
+        observe(target, 10 + step * 0.01, 0.9)
+    assert target.looks.full_due_s == pytest.approx(10.99 + 0.1)
+
+
+def test_a_late_sample_is_not_made_up_for() -> None:
+    """After a stall of a second the cadence starts anew."""
+    target = new_target()
+    observe(target, 10.0, 0.1)
+    observe(target, 11.0, 0.1)
+    assert 11.0 <= target.looks.full_due_s <= 11.1
+
+
+def test_a_quick_look_asks_for_a_sample_only_when_something_rose() -> None:
+    """A little more is noted; a twentieth of the limit more needs the full truth."""
+    target = new_target()
+    observe(target, 10.0, 0.5)
+    before_s = target.looks.due_s
+    assert not target.look(int(LIMIT * 0.52), 10.02)
+    assert target.looks.due_s > before_s
+    assert target.look(int(LIMIT * 0.56), 10.04)
+
+
+def test_without_cpu_time_to_spare_the_interval_is_what_was_asked_for() -> None:
+    """However near the limit."""
+    target = new_target()
+    observe(target, 10.0, 0.95)
+    assert target.looks.due_s < 10.05
+    target.plan(POLICY, 0.1, closely=False)
+    assert target.looks.due_s == target.looks.full_due_s
+
+
+def test_a_jump_is_predicted_to_end_at_the_limit() -> None:
+    """A quarter of the limit in twenty milliseconds leaves no time for another look."""
+    target = new_target()
+    observe(target, 10.0, 0.45)
+    assert not target.look(int(LIMIT * 0.45), 10.08)
+    observe(target, 10.1, 0.7)
+    verdict = target.judge(POLICY, 0.1, last_is_kept=True)
+    assert verdict.fire is Reason.PREDICTION
+
+
+def test_a_file_that_is_read_fast_predicts_nothing() -> None:
+    """Page cache rises as fast as memory can be filled, and kills nobody."""
+    target = new_target()
+    observe(target, 10.0, 0.45)
+    observe(target, 10.02, 0.45, cache_share=0.5)
+    assert target.judge(POLICY, 0.1, last_is_kept=True).fire is None
