@@ -10,9 +10,10 @@ from typing import Any, TextIO
 
 import click
 
-from benchmarks import footprint, latency, machine, runtime, service, startup, uploads
+from benchmarks import footprint, harm, harm_table, latency, machine, runtime, service, snapshots, startup, uploads
 from benchmarks.errors import BenchmarkError
 from benchmarks.ground import FULL, QUICK, Ground, say
+from benchmarks.option_types import named_values
 from benchmarks.report import Table, markdown
 from localpod import pod, toolchain
 from localpod.cgroups import new_cgroup
@@ -44,27 +45,33 @@ def _latency(ground: Ground) -> tuple[Table, Raw]:
     return latency.table(found), [asdict(one) for one in found]
 
 
+def _harm(ground: Ground) -> tuple[Table, Raw]:
+    found = harm.measure(ground)
+    return harm_table.table(found), [asdict(one) for one in found]
+
+
+def _snapshots(ground: Ground) -> tuple[Table, Raw]:
+    found = snapshots.measure(ground)
+    return snapshots.table(found), [asdict(one) for one in found]
+
+
 _PARTS: dict[str, Part] = {
     "footprint": _footprint,
     "uploads": _uploads,
     "startup": _startup,
     "latency": _latency,
+    "harm": _harm,
+    "snapshots": _snapshots,
 }
-
-
-def _settings(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = [value.partition("=") for value in values]
-    for name, separator, _rest in pairs:
-        if not name or not separator:
-            raise click.BadParameter(f"write NAME=VALUE (got {name!r})")
-    return {name: value for name, _, value in pairs}
 
 
 @click.command()
 @click.argument("parts", nargs=-1, type=click.Choice(list(_PARTS)))
-@click.option("--quick", is_flag=True, help="Under a minute in all; the figures are rough.")
+@click.option("--quick", is_flag=True, help="About a minute and a half in all; the figures are rough.")
 @click.option("--json", "raw_file", type=click.File("w", lazy=False), help="Write the raw figures here.")
-@click.option("--env", "settings", multiple=True, callback=_settings, help="NAME=VALUE for the sidecar (repeatable).")
+@click.option(
+    "--env", "settings", multiple=True, callback=named_values, help="NAME=VALUE for the sidecar (repeatable)."
+)
 def command(parts: tuple[str, ...], settings: dict[str, str], raw_file: TextIO | None, *, quick: bool) -> None:
     """Measure what the sidecar costs and how fast it is, in PARTS (all of them without), and print tables.
 

@@ -62,9 +62,13 @@ def start(
     memory_limit_bytes: int,
     cpu_millicores: int | None = None,
     stacks: int = 0,
+    records: int = 0,
     busy: bool = False,
 ) -> Service:
-    """Start the service as container ``name``. Raises `LocalPodError` or `BenchmarkError` if it can't."""
+    """Start the service as container ``name``, with as many ``records`` for its ``/work``.
+
+    Raises `LocalPodError` or `BenchmarkError` if it can't.
+    """
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as output:
         try:
@@ -73,7 +77,7 @@ def start(
                 [program],
                 memory_limit_bytes=memory_limit_bytes,
                 cpu_millicores=cpu_millicores,
-                env={"STACKS": str(stacks), "BUSY": str(int(busy))},
+                env={"STACKS": str(stacks), "RECORDS": str(records), "BUSY": str(int(busy))},
                 stdout=writing,
                 stderr=subprocess.DEVNULL,  # it is often killed in the middle of an answer
             )

@@ -1,6 +1,7 @@
 // Command go-service is the app that the benchmarks watch: it holds or leaks as much memory as it is told to over HTTP.
 //
-// It prints the address that it listens on. STACKS gives its heap profile about as many stacks, BUSY=1 burns every CPU.
+// It prints the address that it listens on. STACKS gives its heap profile about as many stacks, RECORDS is how many
+// records it keeps for /work, BUSY=1 burns every CPU.
 package main
 
 import (
@@ -35,8 +36,11 @@ func main() {
 	log.SetFlags(0)
 	log.SetPrefix("go-service: ")
 	makeStacks(number(os.Getenv("STACKS")))
+	keepRecords(number(os.Getenv("RECORDS")))
 	http.HandleFunc("/hold", hold)
 	http.HandleFunc("/leak", leak)
+	http.HandleFunc("/work", work)
+	http.HandleFunc("/stall", stall)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		log.Fatal(err)

@@ -1,0 +1,3 @@
+module oom-heap-dumper/benchmarks/go-stacks
+
+go 1.21

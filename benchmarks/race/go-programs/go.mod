@@ -1,0 +1,3 @@
+module oom-heap-dumper/benchmarks/race/go-programs
+
+go 1.21
