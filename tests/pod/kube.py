@@ -1,0 +1,106 @@
+"""The manifests of k8s/, changed only in what podman needs, and in what a test says.
+
+Each function takes a manifest and returns another one, or changes the copy that it was given; none runs anything.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.k8s.manifests import SIDECAR, Manifest, containers_of, pod_of
+
+NAMESPACE = "prod"
+NODE = "node-1"
+
+_FIELDS = {"metadata.namespace": NAMESPACE, "spec.nodeName": NODE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What stands here for the cluster: the images, by container, and a directory for what the kubelet would make."""
+
+    images: Mapping[str, str]
+    kubelet: Path | None
+
+    def termination_log(self, pod: str, container: str) -> Path | None:
+        """Where the kubelet puts a container's termination log: the path tells its name. None without a kubelet."""
+        return self.kubelet / "pods" / pod / "containers" / container / "0" if self.kubelet is not None else None
+
+
+def for_podman(deployment: Manifest, ground: Ground, name: str) -> Manifest:
+    """The pod that Kubernetes would make of a Deployment, as podman can play it; ``name`` is the pod's.
+
+    Everything that isn't named here stays as it is in the manifest.
+    """
+    template = copy.deepcopy(deployment["spec"]["template"])
+    spec = pod_of(deployment | {"spec": {"template": template}})
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": spec}
+    # Podman 4.3 would wait for the end of an init container that restarts. In front, it is still started first.
+    inits = spec.pop("initContainers", [])
+    assert all(container["restartPolicy"] == "Always" for container in inits)
+    spec["containers"] = [
+        {key: value for key, value in container.items() if key != "restartPolicy"} for container in inits
+    ] + spec["containers"]
+    for container in spec["containers"]:
+        _adapt_container(container, ground)
+        _mount_termination_log(spec, container, ground, name)
+    _rename_volumes(spec, name)
+    return pod
+
+
+def _adapt_container(container: Manifest, ground: Ground) -> None:
+    container["image"] = ground.images[container["name"]]
+    container["imagePullPolicy"] = "Never"
+    container.pop("ports", None)  # podman publishes them on this machine
+    for variable in container.get("env", []):
+        field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+        if field in _FIELDS:  # podman knows only the pod's name
+            del variable["valueFrom"]
+            variable["value"] = _FIELDS[field]
+
+
+def _mount_termination_log(spec: Manifest, container: Manifest, ground: Ground, pod: str) -> None:
+    """Podman has no termination log: the kubelet's mount of it, by which the sidecar knows the container's name."""
+    path = ground.termination_log(pod, container["name"])
+    if path is None:
+        return
+    volume = f"termination-log-{container['name']}"
+    spec.setdefault("volumes", []).append({"name": volume, "hostPath": {"path": str(path), "type": "File"}})
+    container.setdefault("volumeMounts", []).append({"name": volume, "mountPath": "/dev/termination-log"})
+
+
+def _rename_volumes(spec: Manifest, pod: str) -> None:
+    """Podman's emptyDirs are shared by all pods that name them the same."""
+    for entry in [*spec["volumes"], *(mount for each in spec["containers"] for mount in each.get("volumeMounts", []))]:
+        entry["name"] = f"{pod}-{entry['name']}"
+
+
+def with_environment(deployment: Manifest, container: str, variables: Mapping[str, str]) -> Manifest:
+    """The Deployment with variables of one of its containers set, in place of those of the same name."""
+    changed = copy.deepcopy(deployment)
+    target = containers_of(pod_of(changed))[container]
+    kept = [entry for entry in target.get("env", []) if entry["name"] not in variables]
+    target["env"] = kept + [{"name": key, "value": value} for key, value in variables.items()]
+    return changed
+
+
+def with_limit(deployment: Manifest, container: str, limit: str | None) -> Manifest:
+    """The Deployment with another memory limit for one of its containers, or none."""
+    changed = copy.deepcopy(deployment)
+    resources = containers_of(pod_of(changed))[container]["resources"]
+    resources.pop("limits", None)
+    if limit is not None:
+        resources["limits"] = {"memory": limit}
+    return changed
+
+
+def with_second_app(deployment: Manifest, name: str) -> Manifest:
+    """The Deployment with a second container like its first app."""
+    changed = copy.deepcopy(deployment)
+    spec = pod_of(changed)
+    twin = next(container for container in spec["containers"] if container["name"] != SIDECAR)
+    spec["containers"].append(copy.deepcopy(twin) | {"name": name})
+    return changed
