@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ from sidecar.core.model import Container, Reading
 from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import threshold_bytes
-from sidecar.errors import OomHeapDumperError, StoreError
+from sidecar.errors import NotPermittedError, OomHeapDumperError, StoreError
+from sidecar.guard import Guard
 from sidecar.kernel import cgroup, rights
 from sidecar.kernel.processes import ProcessTable
-from sidecar.kernel.rights import Right
+from sidecar.kernel.rights import Credentials, Right
 from sidecar.options import watch_options
 from sidecar.settings import Settings
 from sidecar.stores import open_store
@@ -89,15 +90,22 @@ def _find(settings: Settings) -> list[_Finding]:
     heaps = Heaps(_PROC) if NEWEST in settings.pprof.profiles else None
     if heaps is not None:
         heaps.refresh(containers, time.monotonic())
+    seen = {container.key: _credentials_of(container) for container in containers}
     try:
-        return [_examine(settings, endpoints, heaps, container) for container in containers]
+        return [_examine(settings, endpoints, heaps, container, seen) for container in containers]
     finally:
         endpoints.close()
         if heaps is not None:
             heaps.close()
 
 
-def _examine(settings: Settings, endpoints: Endpoints, heaps: Heaps | None, container: Container) -> _Finding:
+def _examine(
+    settings: Settings,
+    endpoints: Endpoints,
+    heaps: Heaps | None,
+    container: Container,
+    credentials: dict[str, list[Credentials]],
+) -> _Finding:
     problems: list[str] = []
     source, reading = _read(settings, container, problems)
     limit = reading.limit_bytes if reading else settings.targets.limit_bytes
@@ -107,14 +115,15 @@ def _examine(settings: Settings, endpoints: Endpoints, heaps: Heaps | None, cont
     unreadable = heaps.why_none(container) if heaps is not None else None
     found = rights.probe_rights(_PROC, container)
     if heaps is not None:
-        found += (Right(name="memory", granted=not heaps.is_refused(container), without_it=_WITHOUT_MEMORY),)
+        found += (Right(name=rights.MEMORY, granted=not heaps.is_refused(container), without_it=_WITHOUT_MEMORY),)
     missing = [right for right in found if not right.granted]
+    if settings.guard.policy.mode != "off" and (unguarded := _why_unguarded(settings, container)):
+        problems.append(f"it can't be guarded, so a fast leak may outrun the snapshot: {unguarded}")
     if not sources and not endpoints.is_without_go(container):
         problems.append(f"no heap profile: {why_no_source(container, heaps, endpoints)}")
     elif unreadable is not None and not (heaps and heaps.is_refused(container)):
         problems.append(f"its heap can't be read from its memory, {_WITHOUT_MEMORY}: {unreadable}")
     problems += [_lacking(right) for right in missing]
-    lines = rights.granting_lines(container.main, os.geteuid(), os.getegid()) if missing else ()
     return _Finding(
         name=container.name,
         processes=[f"{process.name}[{process.pid}]" for process in container.processes],
@@ -135,23 +144,55 @@ def _examine(settings: Settings, endpoints: Endpoints, heaps: Heaps | None, cont
         ],
         rights={right.name: right.granted for right in found},
         problems=problems,
-        remedy=list(lines),
+        remedy=_remedy([right.name for right in missing], container, credentials),
     )
 
 
+def _credentials_of(container: Container) -> list[Credentials]:
+    found = (rights.read_credentials(_PROC, process.pid) for process in container.processes)
+    return list(dict.fromkeys(filter(None, found)))
+
+
+def _remedy(missing: list[str], container: Container, credentials: dict[str, list[Credentials]]) -> list[str]:
+    """Lines that grant what is missing here and take nothing away elsewhere in the pod."""
+    targets, own = credentials[container.key], rights.read_credentials(_PROC, "self")
+    if not missing or not targets or own is None:
+        return []
+    others = [one for key, found in credentials.items() if key != container.key for one in found]
+    scope = rights.read_ptrace_scope(_PROC)
+    return list(rights.granting_lines(missing, targets, own, others=others, ptrace_scope=scope))
+
+
 def _read(settings: Settings, container: Container, problems: list[str]) -> tuple[str | None, Reading | None]:
-    if settings.targets.pids:
-        source = cgroup.ProcessMemory(_PROC, lambda: settings.targets.pids, settings.targets.limit_bytes)
-        return source.description, source.read()
+    """As the watch would; that the cgroup isn't ours to read is among the rights."""
+    limit_bytes = settings.targets.limit_bytes
     try:
-        memory = cgroup.open_cgroup(_PROC, container, settings.targets.limit_bytes)
-        try:
-            return f"{memory.description}, {memory.directory}", memory.read()
-        finally:
-            memory.close()
+        if not settings.targets.pids:
+            with contextlib.suppress(NotPermittedError):
+                memory = cgroup.open_cgroup(_PROC, container, limit_bytes)
+                try:
+                    return f"{memory.description}, {memory.directory}", memory.read()
+                finally:
+                    memory.close()
+        pids = settings.targets.pids or tuple(process.pid for process in container.processes)
+        source = cgroup.ProcessMemory(_PROC, lambda: pids, limit_bytes)
+        return source.description, source.read()
     except OomHeapDumperError as error:
         problems.append(str(error))
         return None, None
+
+
+def _why_unguarded(settings: Settings, container: Container) -> str | None:
+    guard = Guard(settings.guard.policy, settings.guard.cgroups, settings.spool.directory)
+    try:
+        memory = cgroup.open_cgroup(_PROC, container)
+        try:
+            guard.probe(memory)
+        finally:
+            memory.close()
+    except OomHeapDumperError as error:
+        return str(error)
+    return None
 
 
 def _lacking(right: Right) -> str:

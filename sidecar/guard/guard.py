@@ -11,8 +11,8 @@ from typing import Literal
 from sidecar import logs
 from sidecar.core.guard import GuardPolicy
 from sidecar.guard import cgroup_view
-from sidecar.guard.brake import Brake
-from sidecar.guard.cgroup_view import GONE, CgroupId, Parent, open_writable
+from sidecar.guard.brake import HIGH, Brake
+from sidecar.guard.cgroup_view import FILE_NAMES, GONE, CgroupId, Parent, open_writable
 from sidecar.guard.errors import GuardJournalError, GuardUnavailableError
 from sidecar.guard.guarded import Guarded, Subject
 from sidecar.guard.journal import Change, Entry, Journal
@@ -66,6 +66,15 @@ class Guard:
             for guarded in self._adopted.values():
                 guarded.close()
             self._adopted.clear()
+
+    def probe(self, memory: MemoryCgroup) -> None:
+        """Whether a container could be adopted; nothing is written. Raises `GuardUnavailableError` if not."""
+        mode = self._mode(memory.version)
+        try:
+            directory = cgroup_view.find(self._view, CgroupId.of(memory.directory))
+        except OSError as error:
+            raise GuardUnavailableError(f"{memory.directory}: {error.strerror}", "see the rights above") from error
+        open_writable(directory / (HIGH if mode == "brake" else FILE_NAMES[memory.version].limit)).close()
 
     def adopt(self, memory: MemoryCgroup) -> Guarded:
         """Guard a container. Walks the view and writes the journal: call it beside the loop.

@@ -141,6 +141,7 @@ class SidecarRun:
                 [*self.wrapper, sys.executable, "-m", "sidecar", *arguments],
                 env=self.environment,
                 directory=PROJECT,
+                private_cgroups=self.private_cgroups,
                 stdout=output,
                 stderr=output,
             )

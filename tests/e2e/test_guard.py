@@ -101,6 +101,19 @@ def test_after_sigkill_the_next_start_undoes_it(held: tuple[SidecarRun, Cgroup])
     run.stop()
 
 
+def test_check_says_whether_it_could_be_guarded(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """With a writable view all is well, with a read-only one it isn't and the remedy is told; nothing is changed."""
+    app = pod.start("api", [leak], memory_limit_bytes=LIMIT_BYTES, env={**LEAK, "LEAK_MODE": "off"})
+    run = guarding(sidecar)
+    status, output = run.exec("check")
+    assert status == 0, output
+    run.private_cgroups = True
+    status, output = run.exec("check")
+    assert status == 1
+    assert "GUARD_CGROUPS" in output
+    assert (limit_of(app.cgroup), brake_of(app.cgroup)) == (str(LIMIT_BYTES), "max")
+
+
 def test_without_a_writable_view_the_watch_goes_on(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """One line says what is missing and what to do; the dump is taken all the same, and says so too."""
     run = sidecar(GUARD="auto")
