@@ -6,15 +6,23 @@ STAMP := $(VENV)/.installed
 DEMO_VENV := .cache/demo-venv
 DEMO_STAMP := $(DEMO_VENV)/.installed
 PIP_FLAGS := --quiet --disable-pip-version-check
+VM_RUN ?= vm-run
+# All tests run on v2 but these: they ask nothing of the kernel, measure it, or need a network, which isn't there.
+NOT_ON_V2 := tests/benchmarks tests/commands tests/core tests/k8s tests/pod tests/stores \
+	tests/goheap/test_buckets.py tests/goheap/test_damage.py tests/goheap/test_symbols.py \
+	tests/localpod/test_go_memory_leak.py tests/localpod/test_s3.py tests/localpod/test_toolchain.py \
+	tests/test_architecture.py tests/test_command_line.py tests/test_pprof_http.py
+# A kernel each for two halves: a kernel that is one process seldom uses a whole core.
+ON_V2 = $(VM_RUN) -t 1200 -m 3G -- $(BIN)/python -m pytest -p no:cacheprovider -o timeout=400 --durations=10
 NEW_VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && $(PYTHON) -m venv --clear
 NO_VENV = echo "A Python 3.11 or newer with venv is needed: make PYTHON=python3.11 ..., or apt-get install python3-venv" >&2
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo bench lock clean
+.PHONY: help setup check test test-v2 v2-e2e v2-others programs demo bench race lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv with everything the other targets need
 
@@ -33,6 +41,19 @@ check: $(STAMP) ## lint, formatting and strict types
 test: $(STAMP) ## every test that can run here; names what it skipped and why
 	$(BIN)/python -m pytest
 
+test-v2: $(STAMP) programs ## the tests again on a small kernel with cgroup v2, where vm-run is (VM_RUN=path)
+	@command -v $(VM_RUN) >/dev/null || { echo "vm-run isn't on PATH: make test-v2 VM_RUN=path" >&2; exit 2; }
+	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target v2-e2e v2-others
+
+v2-e2e:
+	$(ON_V2) tests/e2e
+
+v2-others:
+	$(ON_V2) tests --ignore=tests/e2e $(NOT_ON_V2:%=--ignore=%)
+
+programs: $(STAMP)
+	@$(BIN)/python -m tests.programs
+
 demo: $(DEMO_STAMP) ## a real OOM kill, its heap profile in a local S3, and what it says
 	@$(DEMO_VENV)/bin/python -m demo
 
@@ -44,6 +65,9 @@ $(DEMO_STAMP): requirements/demo.txt
 
 bench: $(STAMP) ## footprint, start-up and latency of the sidecar, as a table
 	@$(BIN)/python -m benchmarks
+
+race: $(STAMP) ## the race against the OOM killer: which tool saves how much of the heap, about 25 minutes
+	@$(BIN)/python -m benchmarks.race
 
 lock: ## refresh the locked requirements (needs uv)
 	$(LOCK) pyproject.toml -o requirements/runtime.txt

@@ -54,6 +54,11 @@ class Cgroup:
         return int((self.memory / ("memory.current" if self.version == 2 else "memory.usage_in_bytes")).read_text())
 
     @property
+    def peak_bytes(self) -> int:
+        """The most memory that was ever charged to the cgroup; on v2 as of Linux 5.19."""
+        return int((self.memory / ("memory.peak" if self.version == 2 else "memory.max_usage_in_bytes")).read_text())
+
+    @property
     def oom_kills(self) -> int:
         """Processes that the OOM killer took here; on v2 in cgroups below as well."""
         text = (self.memory / ("memory.events" if self.version == 2 else "memory.oom_control")).read_text()

@@ -42,13 +42,16 @@ class Toolchain:
         """Build the program in folder ``source`` with the standard library alone, and tell where it is.
 
         ``package`` may name a program of Go itself, such as ``cmd/pprof``. Without a ``folder`` the program is put into
-        the cache, apart from those of other sources and flags. Cold, this compiles the standard library; warm, it takes
-        less than a second. Raises `LocalPodError` with the compiler's words.
+        the cache, apart from those of other sources and flags, and stays as it is while it `is_built`. Cold, this
+        compiles the standard library; warm, it takes less than a second. Raises `LocalPodError` with the compiler's
+        words.
         """
+        name = source.resolve().name if package == "." else package.rpartition("/")[2]
         if folder is None:
             what = "\0".join((str(source.resolve()), package, *flags))
             folder = self.cache / "go-programs" / f"{self.version}-{hashlib.sha256(what.encode()).hexdigest()[:8]}"
-        name = source.resolve().name if package == "." else package.rpartition("/")[2]
+            if is_built(folder / name, None if package.startswith("cmd/") else source):
+                return folder / name
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".build-", dir=folder, ignore_cleanup_errors=True) as scratch:
             built = Path(scratch, name)
@@ -82,6 +85,22 @@ def find(version: str | None = None, *, cache: Path = DEFAULT_CACHE) -> Toolchai
         if series is not None and (series >= OLDEST if version is None else "{}.{}".format(*series) == version):
             return Toolchain(go=Path(on_path), version=found, cache=cache)
     return _installed(version or DEFAULT_VERSION, cache)
+
+
+def is_built(program: Path, source: Path | None) -> bool:
+    """Whether a program is there and newer than all that is in its ``source``, if it has one: as make would judge.
+
+    Even a build that finds nothing to do asks the kernel tens of thousands of times, which takes seconds where that is
+    slow.
+    """
+    try:
+        built_ns = program.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    if source is None:
+        return True
+    paths = [source, *source.rglob("*")]  # folders too: they tell of files that are gone
+    return all(path.stat().st_mtime_ns < built_ns for path in paths)
 
 
 @functools.cache

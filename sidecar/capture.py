@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,9 @@ from sidecar.spool import Spool
 EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 
 NEWEST = "heap-newest"
+
+# How long the last papers of a dump wait for room on a full disk.
+PATIENCE_S = 300.0
 
 _COPY_BYTES = 1 << 18
 
@@ -134,7 +138,8 @@ class Dump:
             return
         finally:
             if made is not None:
-                made.unlink(missing_ok=True)
+                for left in made.parent.glob(f"*{made.name}*"):  # a killed encoder leaves its part, too
+                    left.unlink(missing_ok=True)
         if file.result is None:
             return
         profile = replace(
@@ -208,13 +213,17 @@ class Dump:
             self.problems += (f"heap-baseline: {error}",)
 
     def draft(self) -> None:
-        """Keep what is known so far, in case we don't live to finish."""
-        self._spool.draft_manifest(self.dump_id, manifest.encode(self._manifest(complete=False)))
+        """Keep what is known so far, in case we don't live to finish; a full disk may have room again by then."""
+        with contextlib.suppress(SpoolError):
+            self._spool.draft_manifest(self.dump_id, manifest.encode(self._manifest(complete=False)))
 
     def finish(self) -> None:
-        """Write the manifest; the dump is complete."""
-        self._spool.draft_manifest(self.dump_id, manifest.encode(self._manifest(complete=True)))
-        self._spool.seal(self.dump_id)
+        """Write the manifest, waiting for room if need be; the dump is complete."""
+        document = manifest.encode(self._manifest(complete=True))
+        try:
+            self._spool.draft_manifest(self.dump_id, document, patience_s=PATIENCE_S)
+        finally:
+            self._spool.seal(self.dump_id)
 
     def _manifest(self, *, complete: bool) -> dict[str, object]:
         return manifest.manifest(

@@ -47,7 +47,8 @@ class _LazyGroup(click.Group):
 def root() -> None:
     """Save a Go program's heap profile before the OOM killer takes the program.
 
-    In a pod: run `watch` beside the app, with shareProcessNamespace: true. At your desk: `list` and `get`.
+    In a pod: run `watch` beside the app, with shareProcessNamespace: true. At your desk: `list` and `get`, rarely
+    `encode`.
     """
 
 

@@ -92,13 +92,13 @@ def _scan(queue: Path) -> list[Path]:
 
 
 def _rank(name: str) -> int:
-    """Order within a dump: if there is time for one file only, it should be the plain heap profile."""
+    """Order within a dump: if there is time for one file only, it should be the heap as it was, else the plain one."""
     profile = parse_profile_name(name)
     if profile is not None:
-        return 0 if profile.kind == "heap" else 1
+        return {"heap-newest": 0, "heap": 1}.get(profile.kind, 2)
     if name == MANIFEST_NAME:
-        return 2
-    return 3 if name.startswith(OUTCOME_PREFIX) else 1
+        return 3
+    return 4 if name.startswith(OUTCOME_PREFIX) else 2
 
 
 def _upload(file: Path, key: str, store: Store, report: Report) -> bool:

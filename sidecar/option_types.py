@@ -12,6 +12,7 @@ from sidecar.core import quantities
 from sidecar.settings import PROFILE_KINDS
 
 _LEAST_RAISE_BYTES = 4 << 20
+_LONGEST_HOLD_S = 60.0
 
 _BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\t -~]*", re.ASCII)
@@ -95,6 +96,14 @@ def brake_percent(text: str) -> float:
     if not 50 <= value <= 99:
         raise ValueError(f"must be 50 to 99 percent (got {text!r})")
     return value
+
+
+def hold_s(text: str) -> float:
+    """How long the killer may be held off; an app must not wait for longer."""
+    seconds = positive_duration_s(text)
+    if seconds > _LONGEST_HOLD_S:
+        raise ValueError(f"must be 1m at most (got {text!r})")
+    return seconds
 
 
 def raise_bytes(text: str) -> int:

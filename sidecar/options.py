@@ -192,7 +192,7 @@ _GUARD_OPTIONS: list[Decorator] = [
         "GUARD",
         click.Choice(["off", "brake", "raise", "auto"]),
         "off",
-        "Hold the OOM killer off while a heap is read; changes limits of the app's cgroup. auto is brake on v2.",
+        "Hold the OOM killer off while a heap is read, by changing the app's cgroup. auto: brake on v2, else raise.",
     ),
     _option(
         "--guard-cgroups",
@@ -218,7 +218,7 @@ _GUARD_OPTIONS: list[Decorator] = [
     _option(
         "--guard-hold",
         "GUARD_HOLD",
-        option_types.Parsed("duration", option_types.positive_duration_s),
+        option_types.Parsed("duration", option_types.hold_s),
         "2s",
         "Longest time that the app is braked or its limit raised.",
     ),
@@ -265,7 +265,7 @@ _WATCH_OPTIONS: list[Decorator] = [
         "MAX_DUMPS_PER_HOUR",
         click.IntRange(min=1),
         20,
-        "Cap on the dumps of one container in any hour.",
+        "Cap on the dumps of one container in any hour; the last moment before a kill comes on top.",
     ),
     _option(
         "--upload-grace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,15 @@ from localpod import toolchain
 from localpod.pod import LocalPod, unavailable
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which of the two versions of cgroups nothing was tested on."""
+    version, other = (2, 1) if Path("/sys/fs/cgroup/cgroup.controllers").exists() else (1, 2)
+    hint = "; make test-v2 runs them, where vm-run is" if other == 2 else ""
+    terminalreporter.write_line(
+        f"On Linux {platform.release()} with cgroup v{version}; the tests were not run on cgroup v{other}{hint}."
+    )
 
 
 @pytest.fixture(scope="session")

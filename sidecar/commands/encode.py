@@ -17,7 +17,7 @@ from sidecar.goheap.encode import encode
     "--output",
     "-o",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The profile to write.  [default: RAW.pb.gz]",
+    help="The profile to write.  [default: RAW with .pb.gz in place of .raw]",
 )
 @click.option(
     "--view",
@@ -28,6 +28,8 @@ from sidecar.goheap.encode import encode
 )
 def command(raw: Path, executable: Path, output: Path | None, view: str) -> None:
     """Make a pprof profile of RAW, a snapshot of a program's memory, and EXECUTABLE, the program it was taken of.
+
+    The executable is in the app's image; it must be the very build that go_build_id in the manifest names.
 
     Only needed where a dump has heap-newest.raw: the sidecar was stopped, or out of memory, before it could do this.
     """

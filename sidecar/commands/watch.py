@@ -116,9 +116,12 @@ def command(settings: Settings) -> None:
         uploader,
     ):
         thread.start()
-    loop.run()
-    guard.close()
-    _shut_down(settings, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
+    try:
+        loop.run()
+        loop.close()
+    finally:
+        guard.close()
+    _shut_down(settings, guard=guard, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
 
 
 def _require_dump_dir(settings: Settings) -> None:
@@ -195,7 +198,14 @@ def _keep_status(settings: Settings, loop: Loop, captures: Captures, uploads: Up
 
 
 def _shut_down(
-    settings: Settings, *, spool: Spool, scout: Scout, captures: Captures, uploads: Uploads, uploader: threading.Thread
+    settings: Settings,
+    *,
+    guard: Guard,
+    spool: Spool,
+    scout: Scout,
+    captures: Captures,
+    uploads: Uploads,
+    uploader: threading.Thread,
 ) -> None:
     ends_s = time.monotonic() + settings.upload_grace_s
     logs.event(logging.INFO, "stopping", f"stopping; up to {format_duration(settings.upload_grace_s)} for uploads")
@@ -203,6 +213,7 @@ def _shut_down(
     scout.stop()
     spool.seal_all()
     left = uploads.stop(uploader, max(0.0, ends_s - time.monotonic()))
+    guard.repair()  # what could not be undone a moment ago because more was in use
     spool.close()
     if left:
         logs.event(

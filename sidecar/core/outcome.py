@@ -9,6 +9,8 @@ from sidecar.core.keys import OUTCOME_PREFIX
 
 # A container that vanishes at or above this fraction of its limit has most likely met the OOM killer.
 _NEAR_LIMIT = 0.95
+# Memory that rises by more of the limit than this each second isn't at rest.
+_RISING_PER_S = 0.05
 # Above this one can't tell an exit from a kill that nobody saw.
 _SUSPICIOUS = 0.5
 
@@ -49,6 +51,18 @@ class LastSeen:
 def process_killed(oom_kills_before: int | None, oom_kills_now: int | None) -> bool:
     """Whether the OOM killer struck between two samples. The counter is no body count: it may rise by more."""
     return oom_kills_before is not None and oom_kills_now is not None and oom_kills_now > oom_kills_before
+
+
+def is_worth_a_dump(outcome: Outcome, last: LastSeen | None, *, rearm_ratio: float) -> bool:
+    """Whether what was in hand is to be stored: after a kill, and where one can't be excluded.
+
+    A container that was at rest below ``rearm_ratio`` of its limit when last seen has most likely just been stopped.
+    """
+    if outcome.ending is not Ending.UNKNOWN:
+        return outcome.ending is not Ending.EXITED
+    return (
+        last is not None and last.ratio is not None and (last.ratio >= rearm_ratio or last.ratio_per_s > _RISING_PER_S)
+    )
 
 
 def judge_end(*, oom_kills_first: int | None, last: LastSeen | None, was_killed: bool) -> Outcome:

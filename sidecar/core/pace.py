@@ -47,7 +47,9 @@ class KeepingPolicy:
 
     Above ``from_ratio`` of the limit, as from there one doubling may end it: after each rise by ``far_step`` of the
     limit, above the threshold by ``near_step``, and without a rise when the one in hand is older than ``stale_far_s``
-    or ``stale_near_s``. A program that merely hovers costs no more than that.
+    or ``stale_near_s``. A program that merely hovers costs no more than that. ``starved_s`` is the least time between
+    two where the CPU budget is used up. After a fall by ``fall`` of the limit, more than collections make of it day in,
+    day out, rises count from the bottom.
     """
 
     from_ratio: float = 0.5
@@ -55,6 +57,8 @@ class KeepingPolicy:
     near_step: float = 0.01
     stale_far_s: float = 30.0
     stale_near_s: float = 2.0
+    starved_s: float = 10.0
+    fall: float = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +82,17 @@ def snapshot_due(
     return value_bytes >= kept.value_bytes + step * limit_bytes or now_s - kept.at_s >= stale_s
 
 
+def lowered(policy: KeepingPolicy, kept: Kept | None, value_bytes: int, limit_bytes: int) -> Kept | None:
+    """The mark from which rises count now that memory is at ``value_bytes``."""
+    if kept is None or value_bytes > kept.value_bytes - policy.fall * limit_bytes:
+        return kept
+    return Kept(at_s=kept.at_s, value_bytes=value_bytes)
+
+
 class CpuBudget:
     """CPU time of ours that looking closely may take: a share of one core, averaged over a minute.
 
-    A crisis may spend at once what calm times saved.
+    A crisis may spend at once what calm times saved, and no debt lasts for longer than a minute.
     """
 
     _SAVED_S = 60.0
@@ -95,7 +106,8 @@ class CpuBudget:
     def spend(self, cpu_s: float, now_s: float) -> None:
         """Account for CPU time that was used."""
         earned_s = max(0.0, now_s - self._at_s) * self._share
-        self._left_s = min(self._left_s + earned_s, self._share * self._SAVED_S) - cpu_s
+        saved_s = self._share * self._SAVED_S
+        self._left_s = max(-saved_s, min(self._left_s + earned_s, saved_s) - cpu_s)
         self._at_s = max(now_s, self._at_s)
 
     def is_left(self) -> bool:

@@ -3,7 +3,8 @@
 ``step`` is called with each sample and says whether to capture now; ``succeeded`` and ``failed`` tell it how a capture
 ended. The rules, in order:
 
-1. Below the re-arm mark the incident is over; the next crossing is a new one.
+1. Below the re-arm mark the incident is over; the next crossing is a new one. One that was only foreseen stays open for
+   the cooldown.
 2. Above the threshold an incident's first dump fires at once, unless the cooldown of an earlier incident still runs.
    Memory that is about to reach its limit before anyone could look again counts as above it, wherever it is.
 3. A further rise by ``escalation_step`` of the limit since the last dump fires even inside the cooldown; where the last
@@ -73,7 +74,10 @@ class TriggerPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerState:
-    """What the trigger remembers of a container. Times are monotonic seconds, marks are bytes."""
+    """What the trigger remembers of a container. Times are monotonic seconds, marks are bytes.
+
+    ``predicted_s`` is set while an incident has only been foreseen: memory hasn't been above the threshold yet.
+    """
 
     in_incident: bool = False
     capturing: bool = False
@@ -83,6 +87,7 @@ class TriggerState:
     last_success_bytes: int = 0
     last_failure_s: float | None = None
     failures: int = 0
+    predicted_s: float | None = None
     dumps_s: tuple[float, ...] = ()
 
 
@@ -117,15 +122,19 @@ def step(
         return state, Verdict()
     value = sample.metric_bytes(policy.metric)
     if value < limit * policy.rearm_ratio and not imminent:
-        ended = state.in_incident
-        return replace(state, in_incident=False, high_water_bytes=None, last_failure_s=None, failures=0), Verdict(
-            incident_ended=ended
+        if state.predicted_s is not None and sample.at_s - state.predicted_s < policy.cooldown_s:
+            return state, Verdict()
+        ended = state.in_incident and state.predicted_s is None
+        state = replace(
+            state, in_incident=False, high_water_bytes=None, last_failure_s=None, failures=0, predicted_s=None
         )
+        return state, Verdict(incident_ended=ended)
     early = value < limit * policy.critical_ratio
     if early and not imminent:
         return state, Verdict()
     began = not state.in_incident
-    state = replace(state, in_incident=True)
+    foreseen_s = state.predicted_s if state.in_incident else sample.at_s
+    state = replace(state, in_incident=True, predicted_s=foreseen_s if early else None)
     fire, hold = _judge(policy, state, sample.at_s, value, limit, escalates=not last_is_kept)
     if fire is not None:
         state = replace(state, capturing=True, attempt_bytes=value)

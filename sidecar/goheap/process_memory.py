@@ -71,28 +71,23 @@ class ProcessMemory:
         return bytes(buffer)
 
     def read_extents(self, extents: Sequence[Extent]) -> memoryview:
-        """All of the pieces, one after the other; what isn't mapped any more reads as zeros.
+        """All of the pieces, one after the other.
 
+        Raises `UnmappedError` if any of them can't be read: the memory of a dying process is taken away page by page.
         The room is mapped on its own: that of a large allocation might stay with the allocator when it is freed.
         """
         total = sum(size_bytes for _, size_bytes in extents)
-        buffer = mmap.mmap(-1, total or 1)
+        try:
+            buffer = mmap.mmap(-1, total or 1)
+        except OSError as error:
+            raise TargetReadError(f"no room for {total} bytes of the memory of process {self._pid}") from error
         at = 0
-        rest = list(extents)
-        while rest:
-            batch = rest[:_MAX_VECTORS]
-            read = self._fill(buffer, at, batch)
-            done = 0
-            for _, size_bytes in batch:
-                if read < size_bytes:
-                    break
-                read -= size_bytes
-                at += size_bytes
-                done += 1
-            if done < len(batch):  # the next one failed: leave it out
-                at += batch[done][1]
-                done += 1
-            del rest[:done]
+        for first in range(0, len(extents), _MAX_VECTORS):
+            batch = extents[first : first + _MAX_VECTORS]
+            wanted = sum(size_bytes for _, size_bytes in batch)
+            if self._fill(buffer, at, batch) != wanted:
+                raise UnmappedError(f"process {self._pid} has lost memory that it had: it is ending")
+            at += wanted
         return memoryview(buffer)[:total]
 
     def readable_around(self, address: int, extent: Extent) -> tuple[Extent, bytes]:

@@ -24,6 +24,9 @@ from sidecar.goheap.snapshot import BucketReader, Limits
 from sidecar.goheap.symbols import Variables, find_variables, zeroed_pointers
 from sidecar.kernel.go_executable import read_go_program
 
+# Where the kernel shows a program's code to be, once its memory is gone or to those who may not know (fs/proc/array.c).
+_NO_CODE = (b"0", b"1")
+
 
 class Output(Protocol):
     """A file, as far as a snapshot needs one."""
@@ -80,6 +83,11 @@ class HeapReader:
         """How many stacks of the profile are known so far."""
         return self._buckets.known_buckets
 
+    @property
+    def known_bytes(self) -> int:
+        """How much memory their blocks take, which a snapshot copies."""
+        return self._buckets.known_bytes
+
     def gc_state(self) -> GcState | None:
         """What the collector says now; None where its layout can't be told. Raises what `snapshot` does."""
         self._ensure_same_program()
@@ -107,8 +115,11 @@ class HeapReader:
 
     def _ensure_same_program(self) -> None:
         """A process that has run another program since is gone for us."""
-        if image_of(self._process) != self._image:
-            raise TargetGoneError(f"{self._process}: the process runs another program now")
+        found = image_of(self._process)
+        if found != self._image:
+            has_ended = found[0] == self._image[0] and found[1] in _NO_CODE
+            what = "the process has ended" if has_ended else "the process runs another program now"
+            raise TargetGoneError(f"{self._process}: {what}")
 
 
 def prepare(proc: Path, pid: int) -> HeapReader:

@@ -66,6 +66,11 @@ class BucketReader:
         self._known_head = 0
         self.known_buckets = 0
 
+    @property
+    def known_bytes(self) -> int:
+        """How much memory the known buckets' blocks take."""
+        return sum(size_bytes for _, size_bytes in tuple(self._extents.values()))
+
     def readings(self) -> Readings:
         """Read the variables. Raises `ProfilingOffError` if the program keeps no profile."""
         variables, bias = self._variables, self._program.bias

@@ -64,8 +64,8 @@ class Brake(Guarded):
                 "since": self._since,
                 "held_s": self._held_s if self._held_s is None else round(self._held_s, 3),
                 "level_bytes": self._value_bytes if self._span is None else self._span.base_bytes,
-                "armed": self._value_bytes is not None,
-                "restored": self._value_bytes is None,
+                "armed": self._value_bytes is not None and not self._gone,
+                "restored": self._value_bytes is None or self._gone,
                 "why_not": self._why_not,
             }
 
@@ -123,7 +123,7 @@ class Brake(Guarded):
         self._high.write(value_bytes)
         self._why_not = None
         if self._value_bytes is None or span != self._span:
-            self._say("guard.armed", f"{HIGH} set to {value_bytes} bytes", level_bytes=span.base_bytes)
+            self._say("guard-armed", f"{HIGH} set to {value_bytes} bytes", level_bytes=span.base_bytes)
         self._span, self._value_bytes, self._rests_from_s = span, value_bytes, None
 
     def _heed_others(self, now_s: float) -> int | None:
@@ -133,7 +133,7 @@ class Brake(Guarded):
         """
         current = self._high.read()
         if self._value_bytes is not None and current != self._value_bytes:
-            self._warn("guard.theirs", f"somebody else has changed {HIGH}: it stays as they set it", theirs=current)
+            self._warn("guard-theirs", f"somebody else has changed {HIGH}: it stays as they set it", theirs=current)
             self._value_bytes = None
             self._rests_from_s = now_s
             self._end(now_s)
@@ -145,7 +145,7 @@ class Brake(Guarded):
 
     def _trip(self, now_s: float) -> None:
         self._begin(now_s)
-        self._say("guard.braked", f"{HIGH} is reached or near", level_bytes=self._value_bytes)
+        self._say("guard-braked", f"{HIGH} is reached or near", level_bytes=self._value_bytes)
 
     def _keep(self, now_s: float) -> None:
         self._heed_others(now_s)
@@ -166,7 +166,7 @@ class Brake(Guarded):
             self._high.write(None)
             self._value_bytes = None
             self._rests_from_s = now_s
-            self._say("guard.restored", f'{HIGH} is "max" again')
+            self._say("guard-restored", f'{HIGH} is "max" again')
 
     def _restore(self) -> bool:
         if self._value_bytes is not None and self._high.read() == self._value_bytes:

@@ -35,6 +35,7 @@ class Guard:
         self._journal = Journal(journal)
         self._lock = threading.Lock()
         self._adopted: dict[CgroupId, Guarded] = {}
+        self._closed = False
 
     def repair(self) -> int:
         """Undo what the journal of an earlier run says, and log each; call it before the first `adopt`.
@@ -46,23 +47,24 @@ class Guard:
             for path, entry in self._journal.entries():
                 undone += self._repair(path, entry)
         except GuardJournalError as error:
-            _log(logging.WARNING, "guard.failed", str(error))
+            _log(logging.WARNING, "guard-failed", str(error))
         except OSError as error:
-            _log(logging.WARNING, "guard.failed", f"the guard's journal can't be read: {error.strerror}")
+            _log(logging.WARNING, "guard-failed", f"the guard's journal can't be read: {error.strerror}")
         return undone
 
     def _repair(self, path: Path, entry: Entry | GuardJournalError) -> bool:
         try:
             if not isinstance(entry, GuardJournalError):
                 return self._undo(entry)
-            _log(logging.WARNING, "guard.damaged", f"{entry}; kept as {self._journal.set_aside(path).name}")
+            _log(logging.WARNING, "guard-damaged", f"{entry}; kept as {self._journal.set_aside(path).name}")
         except GuardJournalError as error:
-            _log(logging.WARNING, "guard.failed", str(error))
+            _log(logging.WARNING, "guard-failed", str(error))
         return False
 
     def close(self) -> None:
-        """Close every guard that is left: the last act."""
+        """Close every guard that is left: the last act, nothing can be adopted any more."""
         with self._lock:
+            self._closed = True
             for guarded in self._adopted.values():
                 guarded.close()
             self._adopted.clear()
@@ -76,8 +78,8 @@ class Guard:
             raise GuardUnavailableError(f"{memory.directory}: {error.strerror}", "see the rights above") from error
         open_writable(directory / (HIGH if mode == "brake" else FILE_NAMES[memory.version].limit)).close()
 
-    def adopt(self, memory: MemoryCgroup) -> Guarded:
-        """Guard a container. Walks the view and writes the journal: call it beside the loop.
+    def adopt(self, memory: MemoryCgroup, name: str = "") -> Guarded:
+        """Guard a container, ``name`` in the log. Walks the view and writes the journal: not for the loop.
 
         A guard of the same cgroup that was given before is closed.
 
@@ -88,17 +90,19 @@ class Guard:
             wanted = CgroupId.of(memory.directory)
             directory = cgroup_view.find(self._view, wanted)
             with self._lock:
+                if self._closed:
+                    raise GuardUnavailableError("the guard is closed", "the sidecar is stopping")
                 for known, guarded in tuple(self._adopted.items()):
                     if guarded.is_closed or known == wanted:
                         self._adopted.pop(known).close()
-                self._adopted[wanted] = self._open(wanted, directory, memory.version, mode)
+                self._adopted[wanted] = self._open(wanted, directory, memory.version, mode, name)
                 return self._adopted[wanted]
         except OSError as error:
             remedy = "the container has ended" if error.errno in GONE else "run the sidecar as user 0"
             raise GuardUnavailableError(f"{error.filename or self._view}: {error.strerror}", remedy) from error
 
     def _open(
-        self, wanted: CgroupId, directory: Path, version: CgroupVersion, mode: Literal["brake", "raise"]
+        self, wanted: CgroupId, directory: Path, version: CgroupVersion, mode: Literal["brake", "raise"], name: str
     ) -> Guarded:
         left = self._left(wanted, mode)
         subject = Subject(
@@ -106,6 +110,7 @@ class Guard:
             view=CgroupId.of(self._view),
             version=version,
             path=str(directory.relative_to(self._view)),
+            name=name,
             page_bytes=resource.getpagesize(),
         )
         parents = [Parent(above, version) for above in cgroup_view.ancestors(self._view, directory)]
@@ -150,16 +155,16 @@ class Guard:
             if self._is_view_of(entry):
                 self._journal.remove(entry.id)
             else:
-                _log(logging.WARNING, "guard.kept", f"{entry.path} may have a limit of an earlier run: {error}")
+                _log(logging.WARNING, "guard-kept", f"{entry.path} may have a limit of an earlier run: {error}")
             return False
         try:
             found, whole = _unbrake(directory, entry) if entry.mode == "brake" else _lower(directory, entry)
         except GuardUnavailableError as error:
-            _log(logging.WARNING, "guard.kept", f"{entry.path} may have a limit of an earlier run: {error}")
+            _log(logging.WARNING, "guard-kept", f"{entry.path} may have a limit of an earlier run: {error}")
             return False
         except OSError as error:
             if error.errno not in GONE:
-                _log(logging.WARNING, "guard.kept", f"{entry.path}: {error.strerror}: its limits aren't restored")
+                _log(logging.WARNING, "guard-kept", f"{entry.path}: {error.strerror}: its limits aren't restored")
                 return False
             found, whole = False, True
         if whole:
@@ -167,7 +172,7 @@ class Guard:
         if not found:
             return False
         state, level = ("restored", logging.INFO) if whole else ("lowered to what is in use", logging.WARNING)
-        _log(level, "guard.repaired", f"{entry.path}: a limit that an earlier run had left was {state}")
+        _log(level, "guard-repaired", f"{entry.path}: a limit that an earlier run had left was {state}")
         return whole
 
     def _is_view_of(self, entry: Entry) -> bool:

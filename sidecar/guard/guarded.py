@@ -27,7 +27,11 @@ class Subject:
     view: CgroupId
     version: CgroupVersion
     path: str
+    name: str
     page_bytes: int
+
+    def __str__(self) -> str:
+        return f"container {self.name}" if self.name else self.path
 
 
 class Guarded(ABC):
@@ -118,7 +122,7 @@ class Guarded(ABC):
             except OSError as error:
                 restored = error.errno in GONE
                 if not restored:
-                    self._warn("guard.failed", f"its limits aren't restored ({error.strerror})")
+                    self._warn("guard-failed", f"its limits aren't restored ({error.strerror})")
             finally:
                 self._close_files()
             if not restored:
@@ -126,7 +130,7 @@ class Guarded(ABC):
             try:
                 self._journal.remove(self._subject.id)
             except GuardJournalError as error:
-                self._warn("guard.failed", str(error))
+                self._warn("guard-failed", str(error))
 
     @abstractmethod
     def _is_busy(self) -> bool: ...
@@ -190,7 +194,7 @@ class Guarded(ABC):
     def _fail(self, why: str, now_s: float) -> None:
         self._why_not = why
         if self._limit.admit("failed", now_s) is not None:
-            self._warn("guard.failed", why)
+            self._warn("guard-failed", why)
 
     def _act(self, action: Callable[[], None], now_s: float) -> None:
         with self._lock:
@@ -203,15 +207,30 @@ class Guarded(ABC):
             except OSError as error:
                 if error.errno in GONE:
                     self._gone = True
+                    self._end(now_s)
                     self._why_not = "its cgroup is gone"
                     return
                 self._fail(f"the kernel refused ({error.strerror})", now_s)
 
     def _say(self, name: str, message: str, **fields: object) -> None:
-        logs.event(logging.INFO, name, f"guard of {self._subject.path}: {message}", mode=self.mode, **fields)
+        logs.event(
+            logging.INFO,
+            name,
+            f"{self._subject}: {message}",
+            container=self._subject.name or None,
+            mode=self.mode,
+            **fields,
+        )
 
     def _warn(self, name: str, message: str, **fields: object) -> None:
-        logs.event(logging.WARNING, name, f"guard of {self._subject.path}: {message}", mode=self.mode, **fields)
+        logs.event(
+            logging.WARNING,
+            name,
+            f"{self._subject}: {message}",
+            container=self._subject.name or None,
+            mode=self.mode,
+            **fields,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

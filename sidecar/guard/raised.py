@@ -69,7 +69,7 @@ class Raised(Guarded):
                 "held_s": self._held_s if self._held_s is None else round(self._held_s, 3),
                 "limit_bytes": self._levers.main.original_bytes,
                 "raised_to_bytes": self._raised_to_bytes,
-                "restored": not self._levers.are_up,
+                "restored": not self._levers.are_up or self._gone,
                 "why_not": self._why_not,
             }
 
@@ -122,7 +122,7 @@ class Raised(Guarded):
         self._levers.raise_by(steps)
         self._raised_to_bytes = main.span.value_bytes(steps)
         self._say(
-            "guard.raised",
+            "guard-raised",
             f"limit raised by {steps * self._step_bytes} bytes",
             limit_bytes=main.original_bytes,
             raised_to_bytes=self._raised_to_bytes,
@@ -133,7 +133,7 @@ class Raised(Guarded):
             return
         for name in self._levers.lost():
             self._why_not = f"somebody else has changed {name}"
-            self._warn("guard.theirs", f"{self._why_not}: it stays as they set it")
+            self._warn("guard-theirs", f"{self._why_not}: it stays as they set it")
         if self._began_s is not None and (now_s - self._began_s >= self._policy.hold_s or not self._levers.main.steps):
             self._end(now_s)
         if self._began_s is None:
@@ -146,12 +146,12 @@ class Raised(Guarded):
 
     def _lower(self) -> None:
         if self._levers.are_up and self._levers.lower():
-            self._say("guard.restored", "the limit is as it was", limit_bytes=self._levers.main.limit.read())
+            self._say("guard-restored", "the limit is as it was", limit_bytes=self._levers.main.limit.read())
 
     def _restore(self) -> bool:
         if self._levers.lower_fully():
             return True
-        self._warn("guard.kept", "more is in use than the original limit, which the next start of the sidecar restores")
+        self._warn("guard-kept", "more is in use than the original limit, which the next start of the sidecar restores")
         return False
 
     def _close_files(self) -> None:

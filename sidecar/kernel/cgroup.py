@@ -66,6 +66,7 @@ class MemoryCgroup:
 
         Raises as `open_cgroup` does.
         """
+        self._fds: list[int] = []
         self._assumed_limit_bytes = assumed_limit_bytes
         self.directory = directory
         self.version = version
@@ -74,7 +75,6 @@ class MemoryCgroup:
             if version == 2
             else ("memory.usage_in_bytes", "memory.limit_in_bytes", "memory.stat", "memory.oom_control")
         )
-        self._fds: list[int] = []
         try:
             for name in names:
                 self._fds.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
@@ -133,6 +133,10 @@ class MemoryCgroup:
         """Give back the file descriptors."""
         while self._fds:
             os.close(self._fds.pop())
+
+    def __del__(self) -> None:
+        """A survey may be replaced by the next before anybody has seen it, and what was opened for it with it."""
+        self.close()
 
 
 class ProcessMemory:

@@ -19,7 +19,9 @@ import fcntl
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +33,9 @@ from sidecar.spool.writer import SpoolWriter, in_folder, sync_folder
 
 _BASELINE = "baseline"
 _WORK = "work"
+_RETRY_PAUSE_S = 1.0
+# In favour of what becomes a dump only after a kill: no folder has this name.
+_NONE_SPARED = DumpId(at=datetime.max.replace(tzinfo=UTC), container="in-hand", pid=0, incident="none", number=0)
 _DRAFTS = {keys.DRAFT_NAME: keys.MANIFEST_NAME, keys.RAW_DRAFT_NAME: keys.RAW_NAME}
 
 
@@ -113,19 +118,23 @@ class Spool:
         """Begin a baseline profile; an earlier one of this name is replaced."""
         return SpoolWriter(self._room, self.directory / _BASELINE, name, None)
 
-    def put(self, dump_id: DumpId, name: str, content: bytes) -> None:
-        """Keep a small file of a dump."""
-        with self.write(dump_id, name) as writer:
-            writer.write(content)
+    def put(self, dump_id: DumpId, name: str, content: bytes, *, patience_s: float = 0.0) -> None:
+        """Keep a small file of a dump; where that fails, try again for ``patience_s``. Raises `SpoolError`."""
+        _patiently(lambda: self._put(dump_id, name, content), patience_s)
 
-    def draft_manifest(self, dump_id: DumpId, content: bytes) -> None:
+    def draft_manifest(self, dump_id: DumpId, content: bytes, *, patience_s: float = 0.0) -> None:
         """Keep what is known of a dump so far; replaces an earlier draft. Nothing of it is uploaded yet.
 
         Does nothing for a dump that `seal_all` has sealed: its manifest may be in the store, where none is replaced.
+        Where it fails it is tried again for ``patience_s``. Raises `SpoolError`.
         """
-        with self._drafts_lock:
-            if self._pod / str(dump_id) not in self._sealed_early:
-                self.put(dump_id, keys.DRAFT_NAME, content)
+
+        def draft() -> None:
+            with self._drafts_lock:
+                if self._pod / str(dump_id) not in self._sealed_early:
+                    self._put(dump_id, keys.DRAFT_NAME, content)
+
+        _patiently(draft, patience_s)
 
     def seal(self, dump_id: DumpId) -> None:
         """The dump is complete: its manifest may be uploaded, and a raw snapshot that nothing was made of."""
@@ -163,13 +172,15 @@ class Spool:
             raise SpoolError(f"{folder} can't be made: {error.strerror}") from error
         return folder / name
 
-    def keep_in_hand(self, name: str, write: Callable[[BinaryIO], int], expected_bytes: int) -> Path:
-        """Keep a snapshot that may be replaced by the next one: no dump has to go for it, and it isn't synced.
+    def keep_in_hand(
+        self, name: str, write: Callable[[BinaryIO], int], expected_bytes: int, *, older_dumps_may_go: bool = False
+    ) -> Path:
+        """Keep a snapshot that may be replaced by the next one; it isn't synced.
 
         What was under that name stays until the new one is whole. Raises `SpoolError`, and what ``write`` raises.
         """
         path = self.work_path(name)
-        if not self._room.make(expected_bytes, None):
+        if not self._room.make(expected_bytes, _NONE_SPARED if older_dumps_may_go else None):
             raise SpoolError(f"no room to keep {name}: raise SPOOL_SIZE")
         part = path.with_name(f"{keys.PART_PREFIX}{name}")
         try:
@@ -207,6 +218,10 @@ class Spool:
         with contextlib.suppress(OSError):
             (self.directory / _BASELINE / name).unlink()
 
+    def _put(self, dump_id: DumpId, name: str, content: bytes) -> None:
+        with self.write(dump_id, name) as writer:
+            writer.write(content)
+
     def _files(self) -> Iterator[tuple[str, ...]]:
         """The path of each regular file below the queue, in its parts."""
         for folder, _, names in os.walk(self._queue):
@@ -229,3 +244,17 @@ class Spool:
         except FileNotFoundError:
             return False
         return True
+
+
+def _patiently(act: Callable[[], None], patience_s: float) -> None:
+    """Act, again every second while it raises `SpoolError` and patience lasts: a full disk may have room soon."""
+    ends_s = time.monotonic() + patience_s
+    while True:
+        try:
+            act()
+        except SpoolError:
+            if time.monotonic() >= ends_s:
+                raise
+            time.sleep(_RETRY_PAUSE_S)
+        else:
+            return

@@ -138,8 +138,6 @@ class Captures:
             try:
                 safe, executable, problem = self._first_profile(dump, request, source, held)
             finally:
-                if safe:
-                    request.life.let_killer_go(time.monotonic())
                 with gathering.lock:
                     gathering.waiting -= 1
                     if not safe:
@@ -160,11 +158,11 @@ class Captures:
     def _conclude(self, gathering: _Gathering) -> None:
         """Every process had its turn."""
         request = gathering.request
+        request.life.let_killer_go(time.monotonic())
         if not gathering.succeeded:
             request.life.why_no_dump = "; ".join(gathering.problems)
         request.life.idle.set()
         if not gathering.succeeded:
-            request.life.let_killer_go(time.monotonic())
             self._tell(request, ok=False, asked_nobody=gathering.asked_nobody)
             self._report_failure(request, gathering.problems)
             self._scout.hurry()
@@ -226,10 +224,10 @@ class Captures:
             if source.answering is not None and "heap-baseline" in self._kinds:
                 dump.add_baseline(self._baselines.of(dump.process))
             dump.draft()
+            if source.answering is not None:
+                self._take_extras(dump, source.answering.client)  # the program may be gone soon, the snapshot is safe
             if executable is not None:
                 dump.encode_snapshot(self._encoder, executable)
-            if source.answering is not None:
-                self._take_extras(dump, source.answering.client)
         finally:
             dump.finish()
 

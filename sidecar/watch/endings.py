@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sidecar import logs
-from sidecar.capture import Dump
+from sidecar.capture import PATIENCE_S, Dump
 from sidecar.core import manifest
 from sidecar.core.keys import DumpId
 from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
@@ -27,7 +27,7 @@ _DUMP_WAIT_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """An end as the loop saw it, at ``at_s`` on its clock.
+    """An end as the loop saw it, at ``at_s`` on its clock; ``stores_last`` if what was in hand is worth a dump.
 
     ``incident_of`` makes the incident of a dump out of the sample that it shows. The dump gets the id ``incident`` and
     the number ``number``; where none is made the outcome stands alone, in the folder ``fallback``.
@@ -36,6 +36,7 @@ class End:
     life: Life
     container: Container
     outcome: Outcome
+    stores_last: bool
     at_s: float
     last: Sample | None
     history: list[HistoryRow]
@@ -77,12 +78,12 @@ class Endings:
         end.life.idle.wait(_DUMP_WAIT_S)  # a dump may be on its last yards
         lives_on = end.outcome.ending is Ending.PROCESS_OOM_KILLED
         in_hand = self._last_moments.take(
-            end.life, end.at_s, lambda process: not lives_on or not self._is_alive(process)
+            end.life, end.at_s, lambda process: not lives_on or not self._is_alive(process), all_of_it=not lives_on
         )
         problems = []
         try:
             for one in in_hand:
-                if end.outcome.ending is not Ending.EXITED:
+                if end.stores_last:
                     try:
                         self._store(end, one)
                     except OomHeapDumperError as error:
@@ -90,8 +91,10 @@ class Endings:
         finally:
             for one in in_hand:
                 one.let_go()
-            self._write_outcome(end, problems)
-        self._wake_uploads()
+            try:
+                self._write_outcome(end, problems)
+            finally:
+                self._wake_uploads()
 
     def _store(self, end: End, one: InHand) -> None:
         """The dump of the last moment. It is safe before it is made readable."""
@@ -135,7 +138,7 @@ class Endings:
             history=end.history,
             why_no_dump=None if life.last_dump else why_no_dump,
         )
-        self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document))
+        self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document), patience_s=PATIENCE_S)
 
 
 def _report(end: End, one: InHand, key: str) -> None:

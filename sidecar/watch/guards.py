@@ -7,10 +7,13 @@ import time
 
 from sidecar import logs
 from sidecar.core.model import Container, Reading
-from sidecar.guard import Guard, GuardUnavailableError
+from sidecar.guard import Guard, Guarded, GuardUnavailableError
 from sidecar.kernel.cgroup import MemoryCgroup, MemorySource
 from sidecar.watch.life import Life
 from sidecar.watch.workers import Job, Workers
+
+# What keeps a container from being guarded may pass: a full disk, a cgroup that is being set up.
+_RETRY_S = 60.0
 
 
 class Guards:
@@ -19,17 +22,23 @@ class Guards:
     def __init__(self, guard: Guard | None, workers: Workers) -> None:
         self._guard = guard
         self._workers = workers
+        self._limit = logs.RateLimit(interval_s=3600.0)
 
     def tend(self, life: Life, container: Container, source: MemorySource, reading: Reading) -> None:
         """Get a container's guard ready, and let it follow the limit; about once a second."""
-        if self._guard is None or life.why_no_guard is not None:
+        now_s = time.monotonic()
+        if self._guard is None:
             return
         if life.guarded is not None:
             guarded = life.guarded
             self._beside(life, lambda: guarded.arm(reading, time.monotonic()))
-        elif isinstance(source, MemoryCgroup):
-            guard = self._guard
-            self._beside(life, lambda: _adopt(guard, life, container, source, reading))
+        elif now_s >= life.adopt_from_s:
+            life.adopt_from_s = now_s + _RETRY_S
+            if isinstance(source, MemoryCgroup):
+                guard = self._guard
+                self._beside(life, lambda: self._adopt(guard, life, container, source, reading))
+            else:
+                self._report(life, container, "its cgroup can't be seen: see oom-heap-dumper check")
 
     def mind(self, life: Life) -> None:
         """See to the bound of time of what is held; at each sample."""
@@ -37,10 +46,21 @@ class Guards:
         if guarded is not None and guarded.is_held:
             self._beside(life, lambda: guarded.keep(time.monotonic()))
 
-    def close(self, life: Life) -> None:
+    def drop(self, life: Life) -> None:
+        """Undo what was done to a container; it may be guarded again."""
+        if life.guarded is not None:
+            self._beside(life, lambda: _close(life))
+
+    def close(self, life: Life, container: Container) -> None:
         """The container has ended."""
+        self._limit.forget(container.key)
         if self._guard is not None:
-            self._workers.run(lambda: _close(life))
+
+            def close() -> None:
+                life.tended.wait()
+                _close(life)
+
+            self._workers.run(close)
 
     def _beside(self, life: Life, job: Job) -> None:
         """One job at a time for each container: what is skipped comes again soon."""
@@ -55,24 +75,28 @@ class Guards:
 
             self._workers.run(run)
 
+    def _adopt(self, guard: Guard, life: Life, container: Container, memory: MemoryCgroup, reading: Reading) -> None:
+        try:
+            guarded = guard.adopt(memory, container.name)
+        except GuardUnavailableError as error:
+            self._report(life, container, str(error))
+            return
+        guarded.arm(reading, time.monotonic())
+        life.guarded, life.why_no_guard = guarded, None
 
-def _adopt(guard: Guard, life: Life, container: Container, memory: MemoryCgroup, reading: Reading) -> None:
-    try:
-        guarded = guard.adopt(memory)
-    except GuardUnavailableError as error:
-        life.why_no_guard = str(error)
-        logs.event(
-            logging.WARNING,
-            "no-guard",
-            f"container {container.name} isn't guarded: {error}",
-            container=container.name,
-        )
-        return
-    guarded.arm(reading, time.monotonic())
-    life.guarded = guarded
+    def _report(self, life: Life, container: Container, reason: str) -> None:
+        life.why_no_guard = reason
+        if self._limit.admit(container.key, time.monotonic()) is not None:
+            logs.event(
+                logging.WARNING,
+                "no-guard",
+                f"container {container.name} isn't guarded: {reason}",
+                container=container.name,
+            )
 
 
 def _close(life: Life) -> None:
-    life.tended.wait()
-    if life.guarded is not None:
-        life.guarded.close()
+    guarded: Guarded | None = life.guarded
+    if guarded is not None:
+        guarded.close()
+        life.guarded, life.guard_before = None, guarded.record

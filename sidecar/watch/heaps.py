@@ -46,6 +46,11 @@ class ReadableHeap:
         """How many stacks its profile has, as far as we know."""
         return self._reader.known_buckets
 
+    @property
+    def known_bytes(self) -> int:
+        """How much memory they take, and a snapshot about as much."""
+        return self._reader.known_bytes
+
     def open_executable(self) -> int:
         """A descriptor of the executable, the caller's to close; it outlives the process. Raises `TargetGoneError`."""
         try:
@@ -138,6 +143,7 @@ class Heaps:
                 seen.why_not, seen.refused, seen.delay_s = None, False, 0.0
             else:
                 seen.heap.refresh()
+                seen.why_not, seen.refused, seen.delay_s = None, False, 0.0
         except NotGoError:
             seen.why_not, seen.next_s = None, float("inf")  # until it executes another program
             return

@@ -15,6 +15,7 @@ from sidecar.watch.scout import Scout
 from sidecar.watch.target import Target
 
 _HOUR_S = 3600.0
+_NO_GO = "none of its processes is a Go program"
 
 
 class Judge:
@@ -39,11 +40,13 @@ class Judge:
         if not has_heap and not endpoints.was_looked_at(container):
             return  # nobody can be asked yet
         if not has_heap and endpoints.is_without_go(container):
-            target.life.why_no_dump = "none of its processes is a Go program"
+            target.life.why_no_dump = _NO_GO
             return  # how it ends is told all the same
+        if target.life.why_no_dump == _NO_GO:
+            target.life.why_no_dump = None  # a script has become the program by exec
         if target.awaits_endpoint and (has_heap or endpoints.of(container)):
             target.found_endpoint()
-        verdict = target.judge(self._policy, self._interval_s, last_is_kept=has_heap)
+        verdict = target.judge(self._policy, self._interval_s, last_is_kept=bool(target.life.in_hand))
         braked = self._hold_killer(target, verdict.fire)
         if verdict.fire is not None:
             self._captures.request(target.request(self._policy, verdict.fire, utc_now()))
@@ -87,7 +90,13 @@ class Judge:
         if (
             target.last is not None
             and (braked or target.wants_snapshot(self._policy, freely=freely))
-            and self._last_moments.keep(target.life, target.surveyed.container, target.last, lets_go=braked)
+            and self._last_moments.keep(
+                target.life,
+                target.surveyed.container,
+                target.last,
+                is_urgent=target.state.in_incident,
+                lets_go=braked,
+            )
         ):
             target.note_snapshot(self._policy)
 

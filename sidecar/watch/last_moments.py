@@ -1,7 +1,7 @@
 """Keeps the newest snapshot of each program's heap in hand while its container is near the limit.
 
 Whatever the kill interrupts, the last good moment before it is there. Nothing of it is uploaded unless the container is
-killed, and it isn't synced to the disk: each is replaced by the next within moments.
+killed, or may have been, and it isn't synced to the disk: each is replaced by the next within moments.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from sidecar import logs
 from sidecar.core.model import Container, Process, Sample
-from sidecar.errors import OomHeapDumperError
+from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.spool import Spool
 from sidecar.watch.heaps import Heaps, ReadableHeap
 from sidecar.watch.life import InHand, Life
@@ -26,7 +26,8 @@ from sidecar.watch.life import InHand, Life
 _REST_WITHIN_S = 2.0
 # An older one doesn't tell of the end any more.
 _FRESH_S = 60.0
-_EXPECTED_BYTES = 256 << 10
+# The kill of a process that is gone is counted and seen within this time.
+_MOURNED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class _Wish:
     life: Life
     container: Container
     sample: Sample
+    is_urgent: bool
     lets_go: bool
 
 
@@ -49,32 +51,51 @@ class LastMoments:
         self._numbers = itertools.count(1)
         self._faults = logs.RateLimit()
 
-    def keep(self, life: Life, container: Container, sample: Sample, *, lets_go: bool = False) -> bool:
+    def keep(
+        self, life: Life, container: Container, sample: Sample, *, is_urgent: bool = False, lets_go: bool = False
+    ) -> bool:
         """Have snapshots of a container's programs taken now; False if the last ones are still being taken.
 
-        With ``lets_go`` the guard lets go afterwards.
+        If it ``is_urgent`` older dumps make room in a full spool; with ``lets_go`` the guard lets go afterwards.
         """
         if not life.rested.is_set():
             return False
         life.rested.clear()
-        self._wishes.put(_Wish(life=life, container=container, sample=sample, lets_go=lets_go))
+        self._wishes.put(_Wish(life=life, container=container, sample=sample, is_urgent=is_urgent, lets_go=lets_go))
         return True
 
-    def take(self, life: Life, end_s: float, has_ended: Callable[[Process], bool]) -> list[InHand]:
+    def take(self, life: Life, end_s: float, has_ended: Callable[[Process], bool], *, all_of_it: bool) -> list[InHand]:
         """Hand over what is in hand of processes that ended by ``end_s``, if fresh and newer than their last dumps.
 
-        The caller lets go of each. What isn't handed over, of a process that has ended, is gone.
+        The caller lets go of each. What isn't handed over, of a process that has ended, is gone; with ``all_of_it``
+        nothing is kept of this life any more.
         """
         life.rested.wait(_REST_WITHIN_S)
+        with life.lock:
+            life.ended |= all_of_it
+            found = [life.in_hand.pop(process) for process in filter(has_ended, tuple(life.in_hand))]
         taken = []
-        for process in filter(has_ended, tuple(life.in_hand)):
-            one = life.in_hand.pop(process)
-            newer = one.sample.at_s > life.captured_s.get(process, float("-inf"))
+        for one in found:
+            newer = one.sample.at_s > life.captured_s.get(one.process, float("-inf"))
             if newer and end_s - one.sample.at_s <= _FRESH_S:
                 taken.append(one)
             else:
                 one.let_go()
         return taken
+
+    def forget_ended(self, life: Life, container: Container, now_s: float) -> None:
+        """Let go of what is in hand of processes that ended in peace; call it while no kill is to be recorded."""
+        gone = [process for process in tuple(life.in_hand) if process not in container.processes]
+        for process in tuple(life.captured_s):
+            if process not in container.processes and process not in gone:
+                del life.captured_s[process]
+        for process in gone:
+            with life.lock:
+                one = life.in_hand.get(process)
+                if one is None or now_s - one.sample.at_s < _MOURNED_S:
+                    continue  # its kill may be counted any moment
+                del life.in_hand[process]
+            one.let_go()
 
     def run(self) -> None:
         """Take what is wished for, for ever. Survives whatever goes wrong."""
@@ -94,22 +115,23 @@ class LastMoments:
                 wish.life.rested.set()
 
     def _keep(self, wish: _Wish, heap: ReadableHeap) -> None:
-        before = wish.life.in_hand.get(heap.process)
+        life, process = wish.life, heap.process
+        before = life.in_hand.get(process)
         at = datetime.now(tz=UTC)
-        name = f"{heap.process.pid}-{next(self._numbers)}.raw"
+        name = f"{process.pid}-{next(self._numbers)}.raw"
         executable = -1
         try:
             executable = heap.open_executable()
-            path = self._spool.keep_in_hand(name, heap.write_snapshot, _expected_bytes(before))
+            path = self._spool.keep_in_hand(
+                name, heap.write_snapshot, heap.known_bytes, older_dumps_may_go=wish.is_urgent
+            )
         except OomHeapDumperError as error:
             if executable >= 0:
                 os.close(executable)
-            # The one before stays in hand: most often this is the end.
-            if self._faults.admit(str(heap.process.pid), time.monotonic()) is not None:
-                logs.event(logging.DEBUG, "snapshot-failed", f"process {heap.process.pid}: {error}")
+            self._report(process, error)  # the one before stays in hand: most often this is the end
             return
-        wish.life.in_hand[heap.process] = InHand(
-            process=heap.process,
+        new = InHand(
+            process=process,
             program=heap.program,
             go_environment=heap.go_environment,
             executable=executable,
@@ -118,12 +140,18 @@ class LastMoments:
             sample=wish.sample,
             at=at,
         )
-        if before is not None:
+        with life.lock:
+            installed = not life.ended and life.in_hand.get(process) is before
+            if installed:
+                life.in_hand[process] = new
+        if not installed:
+            new.let_go()  # the one before was handed over meanwhile
+        elif before is not None:
             before.let_go()
 
-
-def _expected_bytes(before: InHand | None) -> int:
-    try:
-        return before.path.stat().st_size if before else _EXPECTED_BYTES
-    except OSError:
-        return _EXPECTED_BYTES
+    def _report(self, process: Process, error: OomHeapDumperError) -> None:
+        no_room = isinstance(error, SpoolError)
+        if self._faults.admit("room" if no_room else "reading", time.monotonic()) is not None:
+            logs.event(
+                logging.WARNING if no_room else logging.DEBUG, "snapshot-failed", f"process {process.pid}: {error}"
+            )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.core.keys import DumpId
+from sidecar.core.manifest import iso_time
 from sidecar.core.model import GoProgram, Process, Sample
 from sidecar.guard import Guarded
 
@@ -45,9 +47,10 @@ def _idle() -> threading.Event:
 class Life:
     """From a container's first sample to its end.
 
-    ``idle`` is set while no capture is under way, ``rested`` while no snapshot is being taken to be kept in hand,
-    ``tended`` while its guard is left alone. ``captured_s`` has the moment of the last sample that a dump of a process
-    was made for. ``why_no_guard`` is set once it is known that there can't be one.
+    ``lock`` is for ``in_hand``, to which nothing is added once it has ``ended``. ``idle`` is set while no capture is
+    under way, ``rested`` while no snapshot is being taken to be kept in hand, ``tended`` while its guard is left alone.
+    ``captured_s`` has the moment of the last sample that a dump of a process was made for. ``guard_before`` tells of a
+    guard that was closed, ``why_no_guard`` why there is none; the next try to adopt is due at ``adopt_from_s``.
     """
 
     last_dump: DumpId | None = None
@@ -56,7 +59,11 @@ class Life:
     rested: threading.Event = field(default_factory=_idle)
     tended: threading.Event = field(default_factory=_idle)
     guarded: Guarded | None = None
+    guard_before: Callable[[], dict[str, object]] | None = None
     why_no_guard: str | None = None
+    adopt_from_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: bool = False
     captured_s: dict[Process, float] = field(default_factory=dict)
     in_hand: dict[Process, InHand] = field(default_factory=dict)
 
@@ -66,7 +73,8 @@ class Life:
             self.guarded.release(now_s)
 
     def guard_record(self) -> dict[str, object] | None:
-        """What the guard did, for the manifest; None where there is none."""
-        if self.guarded is not None:
-            return self.guarded.record()
+        """What the guard did so far, for the manifest; None where there is none."""
+        record = self.guarded.record if self.guarded is not None else self.guard_before
+        if record is not None:
+            return {"as_of": iso_time(datetime.now(tz=UTC)), **record()}
         return {"mode": "off", "why_not": self.why_no_guard} if self.why_no_guard else None

@@ -93,12 +93,19 @@ class Loop:
                 if fired and self._heed(fired):
                     break
 
+    def close(self) -> None:
+        """The last round, after `run`: a container that was just killed is ended as ever."""
+        for target in tuple(self._targets.values()):
+            self._guarded(target, self._observe)
+            if target.surveyed.container.key in self._targets and target.killed_at_s is not None:
+                self._end(target)
+
     def tick(self) -> float:
         """One round over all targets that are due; what fails for one is logged and doesn't touch the others.
 
         Tells when the next one is due.
         """
-        began_s = time.thread_time()
+        looks_cpu_s = 0.0
         self._follow_survey()
         self._collect()
         succeeded = not self._targets
@@ -107,7 +114,9 @@ class Loop:
             if now_s >= target.looks.full_due_s:
                 succeeded |= self._guarded(target, self._sample)
             elif now_s >= target.looks.due_s:
+                began_s = time.thread_time()
                 succeeded |= self._guarded(target, self._look)
+                looks_cpu_s += time.thread_time() - began_s
         now_s = time.monotonic()
         if succeeded:
             self.last_ok_s = now_s
@@ -115,7 +124,7 @@ class Loop:
             self._next_housekeeping_s = now_s + _HOUSEKEEPING_S
             self._keep_house(now_s)
         snapshots_cpu_s = self._last_moments.cpu_s
-        self._budget.spend(time.thread_time() - began_s + snapshots_cpu_s - self._snapshots_cpu_s, now_s)
+        self._budget.spend(looks_cpu_s + snapshots_cpu_s - self._snapshots_cpu_s, now_s)
         self._snapshots_cpu_s = snapshots_cpu_s
         return min(
             (min(target.looks.full_due_s, target.looks.due_s) for target in self._targets.values()),
@@ -218,7 +227,7 @@ class Loop:
         container = target.surveyed.container
         del self._targets[container.key]
         self._close(target)
-        self._guards.close(target.life)
+        self._guards.close(target.life, container)
         self._captures.forget(container)
         self._scout.look_again()
         self._limit.forget(container.key)
@@ -249,7 +258,7 @@ class Loop:
     def _keep_house(self, now_s: float) -> None:
         processes: set[Process] = set()
         for target in tuple(self._targets.values()):
-            processes.update(target.surveyed.container.processes)
+            processes.update(target.surveyed.container.processes, tuple(target.life.in_hand))
             self._guarded(target, self._keep_target)
         self._baselines.forget(processes)
         if not self._said_lonely and now_s - self._began_s > _LONELY_AFTER_S:
@@ -265,6 +274,8 @@ class Loop:
         if self._takes_baselines:
             answering = self._scout.endpoints.of(target.surveyed.container)
             self._baselines.keep(answering, target.ratio(self._policy), now_s)
+        if target.killed_at_s is None:
+            self._last_moments.forget_ended(target.life, target.surveyed.container, now_s)
         if target.survived_kill(now_s):
             outcome = Outcome(
                 ending=Ending.PROCESS_OOM_KILLED,
@@ -273,9 +284,12 @@ class Loop:
             )
             self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
             target.life.last_dump = target.life.why_no_dump = None
-        if target.last is not None and self._judge.can_be_dumped(target.surveyed.container):
-            source = target.surveyed.source
-            self._guards.tend(target.life, target.surveyed.container, source, target.last.reading)
+        if target.last is not None:
+            container, source = target.surveyed.container, target.surveyed.source
+            if self._judge.can_be_dumped(container):
+                self._guards.tend(target.life, container, source, target.last.reading)
+            else:
+                self._guards.drop(target.life)  # there is nothing to hold the killer off for
         if not target.announced:
             target.announced = announce(target, self._policy, self._scout, now_s)
 

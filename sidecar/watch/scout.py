@@ -123,8 +123,6 @@ class Scout:
         self._wake_probe.set()
         self._wake_prepare.set()
         self.endpoints.close()
-        if self.heaps is not None:
-            self.heaps.close()
 
     def look_again(self) -> None:
         """The loop found a container's cgroup gone and closed it: it may come back under the same name."""

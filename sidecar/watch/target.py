@@ -13,7 +13,7 @@ from sidecar.core.history import SampleHistory
 from sidecar.core.keys import DumpId, incident_id
 from sidecar.core.manifest import Incident
 from sidecar.core.model import Sample
-from sidecar.core.outcome import LastSeen, Outcome, judge_end, process_killed
+from sidecar.core.outcome import LastSeen, Outcome, is_worth_a_dump, judge_end, process_killed
 from sidecar.core.pace import KeepingPolicy, Kept
 from sidecar.core.trigger import Reason, TriggerPolicy, TriggerState, Verdict
 from sidecar.watch.captures import Request
@@ -75,7 +75,8 @@ class Target:
         self.history.add(sample)
         if not process_killed(before, sample.reading.oom_kills):
             return False
-        self.killed_at_s = sample.at_s
+        if self.killed_at_s is None:
+            self.killed_at_s = sample.at_s
         return True
 
     def plan(self, policy: TriggerPolicy, interval_s: float, *, closely: bool) -> None:
@@ -128,8 +129,9 @@ class Target:
         """Whether the snapshot in hand should be replaced; ``freely`` if there is CPU time for it."""
         if self.last is None or not self.last.reading.limit_bytes:
             return False
-        limit, kept = self.last.reading.limit_bytes, self.kept
-        if not freely and kept is not None and self.last.at_s - kept.at_s < _KEEPING.stale_near_s:
+        limit = self.last.reading.limit_bytes
+        self.kept = kept = pace.lowered(_KEEPING, self.kept, self.last.metric_bytes(policy.metric), limit)
+        if not freely and kept is not None and self.last.at_s - kept.at_s < _KEEPING.starved_s:
             return False
         return pace.snapshot_due(
             _KEEPING,
@@ -190,6 +192,7 @@ class Target:
             life=life,
             container=self.surveyed.container,
             outcome=outcome,
+            stores_last=is_worth_a_dump(outcome, self._last_seen(policy, now_s), rearm_ratio=policy.rearm_ratio),
             at_s=now_s,
             last=self.last,
             history=self.history.rows(now_s),
@@ -207,15 +210,21 @@ class Target:
 
     def end(self, policy: TriggerPolicy, now_s: float) -> Outcome:
         """Judge how it ended."""
-        last = None
-        if self.last is not None:
-            last = LastSeen(
-                ratio=self.ratio(policy),
-                ratio_per_s=self._ratio_per_s(policy),
-                age_s=now_s - self.last.at_s,
-                oom_kills=self.last.reading.oom_kills,
-            )
-        return judge_end(oom_kills_first=self.first_oom_kills, last=last, was_killed=self.killed_at_s is not None)
+        return judge_end(
+            oom_kills_first=self.first_oom_kills,
+            last=self._last_seen(policy, now_s),
+            was_killed=self.killed_at_s is not None,
+        )
+
+    def _last_seen(self, policy: TriggerPolicy, now_s: float) -> LastSeen | None:
+        if self.last is None:
+            return None
+        return LastSeen(
+            ratio=self.ratio(policy),
+            ratio_per_s=self._ratio_per_s(policy),
+            age_s=now_s - self.last.at_s,
+            oom_kills=self.last.reading.oom_kills,
+        )
 
     def _ratio_per_s(self, policy: TriggerPolicy) -> float:
         """How fast memory rose, as a fraction of the limit, over the last moments before the last sample."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 from sidecar import logs
@@ -25,7 +25,7 @@ class Workers:
     """
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._pending = 0
         self._threads = 0
@@ -40,9 +40,10 @@ class Workers:
     def run(self, job: Job) -> None:
         """Take a job; returns at once and never raises."""
         with self._changed:
+            self._jobs.append(job)
             self._pending += 1
             crowded = self._pending > self._threads
-        self._jobs.put(job)
+            self._changed.notify_all()
         if crowded:
             with contextlib.suppress(RuntimeError):  # no further thread can be had: a standing one will come to it
                 self._start(standing=False)
@@ -66,16 +67,18 @@ class Workers:
             raise
 
     def _work(self, standing: bool) -> None:  # noqa: FBT001 -- the body of a thread, called by no one else
-        try:
-            while True:
-                try:
-                    job = self._jobs.get(block=standing)
-                except queue.Empty:
-                    return
-                self._do(job)
-        finally:
-            with self._changed:
-                self._threads -= 1
+        while (job := self._next(standing=standing)) is not None:
+            self._do(job)
+
+    def _next(self, *, standing: bool) -> Job | None:
+        """The next job; None ends the thread, which counts no more from the very moment it was found idle."""
+        with self._changed:
+            while not self._jobs:
+                if not standing:
+                    self._threads -= 1
+                    return None
+                self._changed.wait()
+            return self._jobs.popleft()
 
     def _do(self, job: Job) -> None:
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sidecar.core.outcome import Ending, LastSeen, Outcome, judge_end, process_killed
+import pytest
+
+from sidecar.core.outcome import Ending, LastSeen, Outcome, is_worth_a_dump, judge_end, process_killed
 
 
 def end(
@@ -64,3 +66,24 @@ def test_the_counter_is_compared_only_where_it_exists() -> None:
     assert not process_killed(1, None)
     assert process_killed(1, 4)
     assert not process_killed(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("ending", "ratio", "ratio_per_s", "expected"),
+    [
+        (Ending.OOM_KILLED, 0.1, 0.0, True),
+        (Ending.PROCESS_OOM_KILLED, 0.1, 0.0, True),
+        (Ending.EXITED, 0.99, 1.0, False),
+        (Ending.UNKNOWN, 0.6, 0.0, False),
+        (Ending.UNKNOWN, 0.6, 0.2, True),
+        (Ending.UNKNOWN, 0.75, 0.0, True),
+        (Ending.UNKNOWN, None, 0.0, False),
+    ],
+)
+def test_what_was_in_hand_is_stored_where_a_kill_cant_be_excluded(
+    ending: Ending, ratio: float | None, ratio_per_s: float, *, expected: bool
+) -> None:
+    """After each kill; where nobody can tell, unless memory was at rest far below the threshold."""
+    outcome = Outcome(ending=ending, counted=False, seen="")
+    last = LastSeen(ratio=ratio, ratio_per_s=ratio_per_s, age_s=0.1, oom_kills=0)
+    assert is_worth_a_dump(outcome, last, rearm_ratio=0.72) is expected

@@ -199,18 +199,20 @@ def test_memory_about_to_reach_its_limit_fires_below_the_threshold() -> None:
     assert verdict.fire is Reason.PREDICTION
     assert verdict.incident_began
     state = trigger.succeeded(state, 0.1)
-    state, verdict = trigger.step(POLICY, state, sample(0.2, 700), imminent=True, last_is_kept=True)
+    state, verdict = trigger.step(POLICY, state, sample(0.2, 640), last_is_kept=True)
     assert verdict.fire is None
     state, verdict = trigger.step(POLICY, state, sample(0.3, 800), last_is_kept=True)
     assert verdict.fire is Reason.ESCALATION
+    assert not verdict.incident_began
 
 
 def test_a_false_prediction_costs_one_dump() -> None:
-    """The rise ends at 60 %: the incident is over, and the next real crossing is another one."""
+    """The rise ends at 60 %: the incident stays open for the cooldown, and the crossing after that is another one."""
     state, _ = trigger.step(POLICY, TriggerState(), sample(0, 600), imminent=True)
     state = trigger.succeeded(state, 0.1)
-    state, verdict = trigger.step(POLICY, state, sample(0.2, 610))
-    assert verdict.incident_ended
+    for at_s in (0.2, 29.0, 31.0):
+        state, verdict = trigger.step(POLICY, state, sample(at_s, 610))
+        assert verdict == Verdict()  # it never was above the threshold, so nothing is calm again
     state, verdict = trigger.step(POLICY, state, sample(60, 800))
     assert verdict.fire is Reason.THRESHOLD
     assert verdict.incident_began

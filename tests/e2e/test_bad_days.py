@@ -237,6 +237,25 @@ def test_a_full_disk(tiny_disk: Path, pod: LocalPod, sidecar: MakeSidecar, leak:
     assert run.stop() == 0
 
 
+def test_a_kill_on_a_full_disk_is_told_when_there_is_room(
+    tiny_disk: Path, pod: LocalPod, sidecar: MakeSidecar, leak: Path
+) -> None:
+    """Nothing can be written from the threshold to the end: the outcome waits for room instead of being lost."""
+    run = sidecar()
+    filler = tiny_disk / "filler"
+    run.start()
+    app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "LEAK_MAX": "100MiB"})
+    run.wait_for("watching", container="api")
+    fill(filler)
+    assert app.wait(DEADLINE_S) == -9
+    run.wait_for("container-ended", container="api")
+    assert not run.stored("outcome-*.json")
+    filler.unlink()
+    wait_until("the outcome is stored", lambda: run.stored("outcome-oom-killed.json"))
+    assert run.stop() == 0
+    assert run.events("stopped")[0]["files_left"] == 0
+
+
 def test_three_hundred_processes(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """A crowded pod: the leaking container is found and dumped all the same."""
     pod.start("crowd", ["/bin/sh", "-c", "for i in $(seq 300); do sleep 600 & done; wait"])

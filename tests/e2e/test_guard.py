@@ -70,7 +70,7 @@ def test_the_guard_is_off_by_default(pod: LocalPod, sidecar: MakeSidecar, leak: 
 def held(pod: LocalPod, sidecar: MakeSidecar) -> tuple[SidecarRun, Cgroup]:
     """A sidecar that has changed the cgroup of an app: on v2 in advance, on v1 because the app keeps silent."""
     port = free_port()
-    run = guarding(sidecar, PPROF_PORTS=str(port), GUARD_HOLD="5m")
+    run = guarding(sidecar, PPROF_PORTS=str(port), GUARD_HOLD="1m")
     run.start()
     used_mib = "86" if pod.cgroup.version == 1 else "30"
     app = pod.start(
@@ -96,8 +96,23 @@ def test_after_sigkill_the_next_start_undoes_it(held: tuple[SidecarRun, Cgroup])
     assert (limit_of(cgroup), brake_of(cgroup)) != (str(LIMIT_BYTES * 100 // 128), "max")
     run.settings = {**run.settings, "GUARD": "off"}
     run.start()
-    run.wait_for("guard.repaired")
+    run.wait_for("guard-repaired")
     assert (limit_of(cgroup), brake_of(cgroup)) == (str(LIMIT_BYTES * 100 // 128), "max")
+    run.stop()
+
+
+def test_a_program_that_cannot_be_dumped_is_not_braked(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """A Go step at the start, then by exec something else: what was set in advance for the first is taken back."""
+    run = guarding(sidecar)
+    run.start()
+    shell = f'"{leak}" & sleep 6; kill $!; exec sleep 600'
+    app = pod.start("api", ["/bin/sh", "-c", shell], memory_limit_bytes=LIMIT_BYTES, env={**LEAK, "LEAK_MODE": "off"})
+    if app.cgroup.version == 2:
+        wait_until("the brake is set", lambda: brake_of(app.cgroup) != "max")
+    journal = run.folder / "spool/guard"
+    wait_until("it is guarded", lambda: list(journal.glob("*")))
+    wait_until("it isn't any more", lambda: not list(journal.glob("*")))
+    assert (limit_of(app.cgroup), brake_of(app.cgroup)) == (str(LIMIT_BYTES), "max")
     run.stop()
 
 

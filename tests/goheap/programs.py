@@ -63,6 +63,8 @@ def build(cell: Cell, source: str = "program") -> Path:
         pytest.skip("programs with C in them need gcc")
     found = toolchain.find(cell.version)
     out = found.cache / "go-programs" / "goheap" / f"{source}-{found.version}-{cell.form}-{cell.machine}"
+    if toolchain.is_built(out, SOURCES / source):
+        return out
     command = [str(found.go), "build", "-trimpath", *flags, "-o", str(out), "."]
     environment = {**toolchain._environment(found.cache), "GOARCH": cell.machine, **environment}
     out.parent.mkdir(parents=True, exist_ok=True)

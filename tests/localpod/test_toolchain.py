@@ -65,6 +65,22 @@ def test_builds_of_other_sources_or_flags_are_other_programs(go: Toolchain, hell
             shutil.rmtree(program.parent)
 
 
+def test_a_program_is_built_again_when_its_source_changes(go: Toolchain, hello: Path) -> None:
+    """What is up to date stays the same file; a changed file of the source, or one that is gone, makes a new one."""
+    extra = hello / "extra.go"
+    extra.write_text('package main\n\nfunc init() { print("") }\n')
+    program = go.build(hello)
+    try:
+        built = program.stat()
+        assert go.build(hello).stat() == built
+        extra.unlink()
+        assert go.build(hello).stat().st_ino != built.st_ino
+        (hello / "main.go").write_text(HELLO.replace("hello", "goodbye"))
+        assert output_of(go.build(hello)) == "goodbye\n"
+    finally:
+        shutil.rmtree(program.parent)
+
+
 def test_a_running_program_is_not_written_to(go: Toolchain, hello: Path, tmp_path: Path) -> None:
     """A new build replaces the file; who runs the old one keeps it."""
     program = go.build(hello, folder=tmp_path / "built")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -30,6 +31,7 @@ class Heap:
     program = GoProgram(go_version="go1.27", build_id=None)
     go_environment = None
     known_buckets = 1
+    known_bytes = 5
 
     def __init__(self) -> None:
         self.content: bytes | None = b"first"
@@ -60,15 +62,15 @@ class Ground:
         """As `Heaps.of`."""
         return [self.heap]
 
-    def keep(self, at_s: float) -> None:
+    def keep(self, at_s: float, container: Container = CONTAINER) -> None:
         """Have a snapshot taken, and wait until it was."""
         reading = Reading(usage_bytes=90, inactive_file_bytes=0, limit_bytes=100, oom_kills=0)
-        assert self.moments.keep(self.life, CONTAINER, Sample(at_s=at_s, reading=reading))
+        assert self.moments.keep(self.life, container, Sample(at_s=at_s, reading=reading))
         assert self.life.rested.wait(DEADLINE_S)
 
     def take(self, end_s: float, *, ended: bool = True) -> list[InHand]:
         """What is handed over at the end."""
-        return self.moments.take(self.life, end_s, lambda _: ended)
+        return self.moments.take(self.life, end_s, lambda _: ended, all_of_it=ended)
 
     def files(self) -> list[bytes]:
         """The content of what lies in the spool's work folder."""
@@ -125,6 +127,21 @@ def test_a_process_that_lives_on_keeps_its_snapshot(ground: Ground) -> None:
     assert len(ground.take(3.0)) == 1
 
 
+def test_processes_that_ended_in_peace_leave_nothing_behind(ground: Ground) -> None:
+    """What is in hand of them is let go once it is too old to tell of anything, file and descriptor."""
+    ground.keep(1.0)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- only how many
+    successor = replace(PROCESS, pid=43)
+    ground.heap.process = successor
+    container = replace(CONTAINER, processes=(successor,))
+    ground.keep(2.0, container)
+    ground.moments.forget_ended(ground.life, container, 3.0)
+    assert len(ground.files()) == 2
+    ground.moments.forget_ended(ground.life, container, 7.0)
+    assert len(ground.files()) == 1
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
 def test_a_spool_without_room_stops_nobody(tmp_path: Path) -> None:
     """The snapshot isn't kept; the next is tried."""
     ground = Ground(tmp_path)
@@ -133,3 +150,15 @@ def test_a_spool_without_room_stops_nobody(tmp_path: Path) -> None:
     ground.keep(1.0)
     ground.keep(2.0)
     assert ground.take(3.0) == []
+
+
+def test_a_snapshot_that_comes_after_the_end_is_nobodys(ground: Ground) -> None:
+    """The end had to do without it: what was handed over stays untouched, and nothing is left in the spool."""
+    ground.keep(1.0)
+    ground.life.rested.clear()  # as while one is being taken, for longer than the end may wait
+    (taken,) = ground.take(3.0)
+    ground.life.rested.set()
+    ground.keep(4.0)
+    assert ground.files() == [b"first"]
+    os.fstat(taken.executable)
+    assert ground.life.in_hand == {}

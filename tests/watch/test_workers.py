@@ -48,3 +48,17 @@ def test_without_further_threads_jobs_wait_their_turn(monkeypatch: pytest.Monkey
         workers.run(lambda number=number: ran.append(number))  # type: ignore[misc] # mypy can't infer lambda defaults
     workers.join(DEADLINE_S)
     assert sorted(ran) == list(range(20))
+
+
+def test_no_job_is_stranded_behind_long_ones() -> None:
+    """The standing threads are busy for minutes: whatever comes meanwhile runs at once, again and again."""
+    workers, release = Workers(), threading.Event()
+    for _ in range(3):
+        workers.run(lambda: release.wait(DEADLINE_S))  # type: ignore[arg-type] # as above
+    try:
+        for _ in range(500):
+            done = threading.Event()
+            workers.run(done.set)
+            assert done.wait(DEADLINE_S)
+    finally:
+        release.set()

@@ -1,0 +1,31 @@
+"""Builds what the tests build, so that they find it: ``python -m tests.programs``.
+
+For a machine without a network, or one whose system calls are slow. What is forgotten here is built by the test that
+needs it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from localpod import toolchain
+from tests.goheap.programs import CELLS, NEWEST, OLDEST, build
+from tests.goheap.test_symbols import STATIC
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("benchmarks", "examples", "tests")
+
+
+def main() -> None:
+    """Build every module of the repository, and the programs of `tests.goheap`."""
+    go = toolchain.find()
+    for module in sorted(module for place in PLACES for module in (ROOT / place).rglob("go.mod")):
+        go.build(module.parent)
+    go.build(ROOT / "examples" / "go-memory-leak", flags=("-ldflags=-s -w",))
+    go.pprof()
+    for cell in {*CELLS, *STATIC, NEWEST, OLDEST}:
+        build(cell)
+
+
+if __name__ == "__main__":
+    main()
