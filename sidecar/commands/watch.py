@@ -70,7 +70,7 @@ def command(settings: Settings) -> None:
     workers = Workers()
     baselines = Baselines(settings.trigger, spool, workers)
     encoder = HeapEncoder()
-    last_moments = LastMoments(spool, scout.heaps)
+    last_moments = LastMoments(spool, scout.heaps, workers)
     captures = Captures(
         settings=settings,
         spool=spool,
@@ -111,7 +111,6 @@ def command(settings: Settings) -> None:
         threading.Thread(target=scout.watch_containers, daemon=True, name="containers"),
         threading.Thread(target=scout.watch_ports, daemon=True, name="ports"),
         threading.Thread(target=scout.watch_heaps, daemon=True, name="heaps"),
-        threading.Thread(target=last_moments.run, daemon=True, name="last-moments"),
         threading.Thread(target=_keep_status, args=(settings, loop, captures, uploads), daemon=True, name="status"),
         uploader,
     ):

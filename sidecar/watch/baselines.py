@@ -24,6 +24,9 @@ from sidecar.watch.workers import Workers
 
 # While the spool has no room, the program isn't asked for profiles only to throw them away.
 _NO_ROOM_PAUSE_S = 60.0
+# No dump of a process is begun so long after its end.
+_MOURNED_S = 60.0
+_FEW_FILES = 16
 
 
 @dataclass(slots=True)
@@ -31,6 +34,7 @@ class _State:
     since_s: float
     tried_s: float = float("-inf")
     no_room_s: float = float("-inf")
+    ended_s: float | None = None
     taken_uptime_s: float | None = None
     baseline: Baseline | None = None
 
@@ -66,15 +70,18 @@ class Baselines:
         state = self._states.get(process)
         return state.baseline if state else None
 
-    def forget(self, alive: set[Process]) -> None:
+    def forget(self, alive: set[Process], now_s: float) -> None:
         """Drop the baselines of processes that have ended, and those replaced by a later one.
 
-        Not while a dump is being taken: it may want one.
+        Not while a dump may be under way that wants one.
         """
-        if not self._workers.is_idle:
-            return
         for process in self._states.keys() - alive:
-            del self._states[process]
+            state = self._states[process]
+            state.ended_s = now_s if state.ended_s is None else state.ended_s
+            if self._workers.is_idle or now_s - state.ended_s > _MOURNED_S:
+                del self._states[process]
+        if not self._workers.is_idle and len(self._files) < 2 * len(self._states) + _FEW_FILES:
+            return
         current = {state.baseline.path for state in self._states.values() if state.baseline is not None}
         stale = [path for path in self._files if path not in current]
         if stale:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import queue
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.spool import Spool
 from sidecar.watch.heaps import Heaps, ReadableHeap
 from sidecar.watch.life import InHand, Life
+from sidecar.watch.workers import Workers
 
 # What an end waits for a snapshot that is being taken.
 _REST_WITHIN_S = 2.0
@@ -40,14 +41,15 @@ class _Wish:
 
 
 class LastMoments:
-    """Takes the snapshots in a thread of its own; `run` is the thread's body."""
+    """Takes the snapshots beside the loop, one at a time for each life."""
 
-    def __init__(self, spool: Spool, heaps: Heaps | None) -> None:
+    def __init__(self, spool: Spool, heaps: Heaps | None, workers: Workers) -> None:
         self.cpu_s = 0.0
-        """What all snapshots together have cost so far; written by the thread alone."""
+        """CPU time that all snapshots together have taken so far."""
+        self._cpu_lock = threading.Lock()
         self._spool = spool
         self._heaps = heaps
-        self._wishes: queue.SimpleQueue[_Wish] = queue.SimpleQueue()
+        self._workers = workers
         self._numbers = itertools.count(1)
         self._faults = logs.RateLimit()
 
@@ -61,7 +63,8 @@ class LastMoments:
         if not life.rested.is_set():
             return False
         life.rested.clear()
-        self._wishes.put(_Wish(life=life, container=container, sample=sample, is_urgent=is_urgent, lets_go=lets_go))
+        wish = _Wish(life=life, container=container, sample=sample, is_urgent=is_urgent, lets_go=lets_go)
+        self._workers.run(lambda: self._grant(wish))
         return True
 
     def take(self, life: Life, end_s: float, has_ended: Callable[[Process], bool], *, all_of_it: bool) -> list[InHand]:
@@ -97,22 +100,17 @@ class LastMoments:
                 del life.in_hand[process]
             one.let_go()
 
-    def run(self) -> None:
-        """Take what is wished for, for ever. Survives whatever goes wrong."""
-        while True:
-            wish = self._wishes.get()
-            began_s = time.thread_time()
-            try:
-                for heap in self._heaps.of(wish.container) if self._heaps else []:
-                    self._keep(wish, heap)
-            except Exception:  # noqa: BLE001 -- nothing may stop the watch
-                if self._faults.admit("crash", time.monotonic()) is not None:
-                    logs.fault("keeping-failed", "a snapshot failed in an unforeseen way")
-            finally:
-                if wish.lets_go:
-                    wish.life.let_killer_go(time.monotonic())
+    def _grant(self, wish: _Wish) -> None:
+        began_s = time.thread_time()
+        try:
+            for heap in self._heaps.of(wish.container) if self._heaps else []:
+                self._keep(wish, heap)
+        finally:
+            if wish.lets_go:
+                wish.life.let_killer_go(time.monotonic())
+            wish.life.rested.set()
+            with self._cpu_lock:
                 self.cpu_s += time.thread_time() - began_s
-                wish.life.rested.set()
 
     def _keep(self, wish: _Wish, heap: ReadableHeap) -> None:
         life, process = wish.life, heap.process

@@ -260,7 +260,7 @@ class Loop:
         for target in tuple(self._targets.values()):
             processes.update(target.surveyed.container.processes, tuple(target.life.in_hand))
             self._guarded(target, self._keep_target)
-        self._baselines.forget(processes)
+        self._baselines.forget(processes, now_s)
         if not self._said_lonely and now_s - self._began_s > _LONELY_AFTER_S:
             self._said_lonely = True
             logs.event(

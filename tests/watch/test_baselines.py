@@ -53,7 +53,7 @@ class Bench:
 
     def forget(self, *alive: Process) -> None:
         """Let go of the others."""
-        self.baselines.forget(set(alive))
+        self.baselines.forget(set(alive), 0.0)
         self.settle()
 
     def settle(self) -> None:
@@ -104,7 +104,7 @@ def test_a_dump_that_links_while_the_baseline_is_replaced_gets_what_it_names(tmp
         answering = Answering(process=PROCESS, client=at.client, program=None, go_environment=None, inode=1)
         at.baselines.keep([answering], 0.1, SETTLED_S)
         wait_until("it is replaced", lambda: at.baselines.of(PROCESS) is not named)
-        at.baselines.forget(set())
+        at.baselines.forget(set(), 0.0)
         at.spool.link(dump_id(1), named.profile.name, named.path)
         linked = at.spool.directory / "queue/prod/api-0" / str(dump_id(1)) / named.profile.name
         assert hashlib.sha256(linked.read_bytes()).hexdigest() == named.profile.sha256

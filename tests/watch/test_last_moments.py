@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from sidecar.spool import Spool
 from sidecar.watch.heaps import Heaps
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import InHand, Life
+from sidecar.watch.workers import Workers
 
 PROCESS = Process(pid=42, created_at_s=1e9, name="app", uid=1, gid=1)
 CONTAINER = Container(key="/c", name="app", processes=(PROCESS,))
@@ -49,14 +49,13 @@ class Heap:
 
 
 class Ground:
-    """A `LastMoments` with one program, its thread running."""
+    """A `LastMoments` with one program."""
 
     def __init__(self, directory: Path) -> None:
         self.heap, self.life = Heap(), Life()
         self.spool = Spool(directory, 1 << 20, "prod/api-0", on_drop=lambda *_: None)
         self.spool.open()
-        self.moments = LastMoments(self.spool, cast("Heaps", self))
-        threading.Thread(target=self.moments.run, daemon=True).start()
+        self.moments = LastMoments(self.spool, cast("Heaps", self), Workers())
 
     def of(self, _: Container) -> list[Heap]:
         """As `Heaps.of`."""
@@ -145,8 +144,8 @@ def test_processes_that_ended_in_peace_leave_nothing_behind(ground: Ground) -> N
 def test_a_spool_without_room_stops_nobody(tmp_path: Path) -> None:
     """The snapshot isn't kept; the next is tried."""
     ground = Ground(tmp_path)
-    ground.moments = LastMoments(Spool(tmp_path, 1, "prod/api-0", on_drop=lambda *_: None), cast("Heaps", ground))
-    threading.Thread(target=ground.moments.run, daemon=True).start()
+    full = Spool(tmp_path, 1, "prod/api-0", on_drop=lambda *_: None)
+    ground.moments = LastMoments(full, cast("Heaps", ground), Workers())
     ground.keep(1.0)
     ground.keep(2.0)
     assert ground.take(3.0) == []
