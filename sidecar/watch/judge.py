@@ -42,7 +42,7 @@ class Judge:
         if not has_heap and endpoints.is_without_go(container):
             target.life.why_no_dump = _NO_GO
             return  # how it ends is told all the same
-        if target.life.why_no_dump == _NO_GO:
+        if target.life.why_no_dump == _NO_GO and self.can_be_dumped(container):
             target.life.why_no_dump = None  # a script has become the program by exec
         if target.awaits_endpoint and (has_heap or endpoints.of(container)):
             target.found_endpoint()
