@@ -193,7 +193,7 @@ class Endpoints:
         for seen in self._seen.values():
             if seen.endpoint is None:
                 executable = go_executable.executable_identity(self._proc, seen.process.pid)
-                if executable != seen.executable:
+                if executable is not None and executable != seen.executable:  # the dying show none any more
                     seen.executable = executable
                     seen.is_go, seen.program = self._identify(seen.process, executable)
 

@@ -123,7 +123,7 @@ class Heaps:
         for process in present:
             executable = executable_identity(self._proc, process.pid)
             seen = self._seen.get(process)
-            if seen is None or seen.executable != executable:
+            if seen is None or (executable is not None and seen.executable != executable):
                 if seen is not None:
                     self._drop(seen)
                 seen = self._seen[process] = _Seen(process=process, executable=executable)

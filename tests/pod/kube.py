@@ -38,13 +38,14 @@ def for_podman(deployment: Manifest, ground: Ground, name: str) -> Manifest:
     template = copy.deepcopy(deployment["spec"]["template"])
     spec = pod_of(deployment | {"spec": {"template": template}})
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": spec}
-    # Podman 4.3 would wait for the end of an init container that restarts. In front, it is still started first.
+    # Podman 4.3 would wait for the end of an init container that restarts, so these are containers here.
     inits = spec.pop("initContainers", [])
-    assert all(container["restartPolicy"] == "Always" for container in inits)
-    spec["containers"] = [
-        {key: value for key, value in container.items() if key != "restartPolicy"} for container in inits
-    ] + spec["containers"]
-    for container in spec["containers"]:
+    native = [container for container in inits if container.pop("restartPolicy", None) == "Always"]
+    spec["containers"] = native + spec["containers"]
+    once = [container for container in inits if container not in native]
+    if once:
+        spec["initContainers"] = once
+    for container in containers_of(spec).values():
         _adapt_container(container, ground)
         _mount_termination_log(spec, container, ground, name)
     _rename_volumes(spec, name)
@@ -74,7 +75,8 @@ def _mount_termination_log(spec: Manifest, container: Manifest, ground: Ground, 
 
 def _rename_volumes(spec: Manifest, pod: str) -> None:
     """Podman's emptyDirs are shared by all pods that name them the same."""
-    for entry in [*spec["volumes"], *(mount for each in spec["containers"] for mount in each.get("volumeMounts", []))]:
+    mounts = (mount for each in containers_of(spec).values() for mount in each.get("volumeMounts", []))
+    for entry in [*spec["volumes"], *mounts]:
         entry["name"] = f"{pod}-{entry['name']}"
 
 
