@@ -40,7 +40,7 @@ RUN cd /opt/oom-heap-dumper \
  && ln -s "${RUNTIME_PYTHON}" bin/python3 \
  && ln -s python3 bin/python \
  && printf 'home = %s\ninclude-system-site-packages = false\n' "${RUNTIME_PYTHON%/*}" >pyvenv.cfg \
- && install -d -o 65532 -g 65532 -m 0700 /rootfs/spool/oom-heap-dumper /rootfs/lib/oom-heap-dumper
+ && install -d -o 65532 -g 65532 -m 1777 /rootfs/spool/oom-heap-dumper /rootfs/lib/oom-heap-dumper
 
 FROM ${FINAL_IMAGE}
 ARG FINAL_IMAGE

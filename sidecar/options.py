@@ -29,7 +29,8 @@ def _option(flag: str, env: str | list[str], kind: click.ParamType[Any], default
 
 _TEXT = click.STRING
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+# Whether it can be used is found out by whoever needs it: without a bucket nobody needs the spool's neighbour.
+_DIRECTORY = click.Path(file_okay=False, readable=False, path_type=Path)
 
 _STORE_OPTIONS: list[Decorator] = [
     _option(

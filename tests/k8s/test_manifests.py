@@ -110,6 +110,14 @@ def test_resources_leave_the_uploader_room_and_time(deployment: Manifest) -> Non
 
 
 @each_deployment
+def test_the_resources_are_those_that_were_measured(deployment: Manifest) -> None:
+    """All manifests ask for the same, which is what their README derives from the benchmarks."""
+    resources = containers_of(pod_of(deployment))[SIDECAR]["resources"]
+    assert resources == {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}}
+    assert "asks for 10m CPU and 48Mi, and may have 128Mi" in (K8S / "README.md").read_text()
+
+
+@each_deployment
 def test_the_liveness_probe_has_time_to_start_python(deployment: Manifest) -> None:
     """The probe runs the health command without a shell, and a busy node doesn't fail it."""
     probe = containers_of(pod_of(deployment))[SIDECAR]["livenessProbe"]

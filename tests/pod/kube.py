@@ -45,6 +45,7 @@ def for_podman(deployment: Manifest, ground: Ground, name: str) -> Manifest:
     once = [container for container in inits if container not in native]
     if once:
         spec["initContainers"] = once
+        spec["restartPolicy"] = "OnFailure"  # the pod's Always would restart these too
     for container in containers_of(spec).values():
         _adapt_container(container, ground)
         _mount_termination_log(spec, container, ground, name)

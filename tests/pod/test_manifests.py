@@ -13,7 +13,7 @@ import pytest
 from localpod.toolchain import Toolchain
 from tests.e2e.sidecar_run import PROJECT
 from tests.k8s.manifests import SIDECAR, containers_of, deployments, pod_of
-from tests.pod.conftest import Images, Play
+from tests.pod.conftest import Play
 from tests.pod.kube import NAMESPACE, NODE
 from tests.pod.running import RunningPod
 
@@ -58,17 +58,6 @@ def test_the_leak_is_named_from_s3_and_the_restarted_app_is_followed(
     assert manifest["node"] == NODE
     assert manifest["memory"]["limit_bytes"] == 256 * MIB
     assert pod.exits(SIDECAR) == []
-
-
-def test_a_deployment_with_the_component_is_watched(play: Play, built: Images) -> None:
-    """The kustomize component, added to an app that knows nothing of it: dumped, under the app's own name."""
-    deployment = deployments()["component"]
-    containers = containers_of(pod_of(deployment))
-    del containers[SIDECAR]["envFrom"]  # the ConfigMap that each cluster has its own of
-    containers["checkout"]["env"] = [{"name": key, "value": value} for key, value in LEAK.items()]
-    pod = play(deployment, images={"checkout": built.example})
-    assert pod.wait_for("captured", container="checkout")["limit_bytes"] == 512 * MIB
-    assert pod.wait_for_document("manifest.json")["container"] == "checkout"
 
 
 def test_the_probe_and_check_agree_that_all_is_well(play: Play) -> None:
