@@ -105,18 +105,19 @@ class Loop:
 
         Tells when the next one is due.
         """
-        looks_cpu_s = 0.0
         self._follow_survey()
         self._collect()
+        began_s, samples_cpu_s = time.thread_time(), 0.0
         succeeded = not self._targets
         for target in tuple(self._targets.values()):
             now_s = time.monotonic()
             if now_s >= target.looks.full_due_s:
+                sample_began_s = time.thread_time()
                 succeeded |= self._guarded(target, self._sample)
+                samples_cpu_s += time.thread_time() - sample_began_s
             elif now_s >= target.looks.due_s:
-                began_s = time.thread_time()
                 succeeded |= self._guarded(target, self._look)
-                looks_cpu_s += time.thread_time() - began_s
+        looks_cpu_s = time.thread_time() - began_s - samples_cpu_s  # the round itself included
         now_s = time.monotonic()
         if succeeded:
             self.last_ok_s = now_s
