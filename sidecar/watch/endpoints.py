@@ -32,6 +32,8 @@ _PROBES_AT_ONCE = 8
 _FEW_PROGRAMS = 16
 # How long one process may keep a look waiting; ports that keep silent take seconds each.
 _PROBE_BUDGET_S = 3.0
+# Within this time a process that is being set up shows what it runs, if we may see it at all.
+_UNSURE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +93,10 @@ class Endpoints:
         return found
 
     def was_looked_at(self, container: Container) -> bool:
-        """Whether any of a container's processes has been examined yet; one that just came hasn't."""
-        return any(process in self._seen for process in container.processes)
+        """Whether any process of a container has been examined yet; one that just came, or just executes, hasn't."""
+        now_s = time.monotonic()
+        seen = (self._seen.get(process) for process in container.processes)
+        return any(one is not None and (one.is_go is not None or now_s - one.since_s > _UNSURE_S) for one in seen)
 
     def is_without_go(self, container: Container) -> bool:
         """Whether no process of a container is a Go program, for certain: then there is nothing to dump.
