@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 import click
 
@@ -19,49 +19,31 @@ from localpod import pod, toolchain
 from localpod.cgroups import new_cgroup
 from localpod.errors import LocalPodError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Figures = TypeVar("Figures", bound="DataclassInstance")
 Raw = list[dict[str, Any]]
 Part = Callable[[Ground], tuple[Table, Raw]]
 
 _CANNOT_START = 3
 
 
-def _footprint(ground: Ground) -> tuple[Table, Raw]:
-    found = footprint.measure(ground)
-    return footprint.table(found), [asdict(one) for one in found]
+def _part(measure: Callable[[Ground], Sequence[Figures]], table: Callable[[Sequence[Figures]], Table]) -> Part:
+    def run(ground: Ground) -> tuple[Table, Raw]:
+        found = measure(ground)
+        return table(found), [asdict(one) for one in found]
 
-
-def _uploads(ground: Ground) -> tuple[Table, Raw]:
-    found = uploads.measure(ground)
-    return uploads.table(found), [asdict(one) for one in found]
-
-
-def _startup(ground: Ground) -> tuple[Table, Raw]:
-    found = startup.measure(ground)
-    return startup.table(found), [asdict(one) for one in found]
-
-
-def _latency(ground: Ground) -> tuple[Table, Raw]:
-    found = latency.measure(ground)
-    return latency.table(found), [asdict(one) for one in found]
-
-
-def _harm(ground: Ground) -> tuple[Table, Raw]:
-    found = harm.measure(ground)
-    return harm_table.table(found), [asdict(one) for one in found]
-
-
-def _snapshots(ground: Ground) -> tuple[Table, Raw]:
-    found = snapshots.measure(ground)
-    return snapshots.table(found), [asdict(one) for one in found]
+    return run
 
 
 _PARTS: dict[str, Part] = {
-    "footprint": _footprint,
-    "uploads": _uploads,
-    "startup": _startup,
-    "latency": _latency,
-    "harm": _harm,
-    "snapshots": _snapshots,
+    "footprint": _part(footprint.measure, footprint.table),
+    "uploads": _part(uploads.measure, uploads.table),
+    "startup": _part(startup.measure, startup.table),
+    "latency": _part(latency.measure, latency.table),
+    "harm": _part(harm.measure, harm_table.table),
+    "snapshots": _part(snapshots.measure, snapshots.table),
 }
 
 

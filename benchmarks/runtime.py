@@ -11,12 +11,12 @@ import venv
 from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
+from localpod.pip_command import pip
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 _REQUIREMENTS = PROJECT / "requirements" / "runtime.txt"
 _INSTALL_WITHIN_S = 600
-_PIP_OPTIONS = "--quiet --disable-pip-version-check --no-input --only-binary=:all: --require-hashes"
 
 
 def python(cache: Path) -> Path:
@@ -39,8 +39,7 @@ def python(cache: Path) -> Path:
 
 
 def _install(environment: Path) -> None:
-    command = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python3"), "install"]
-    command += [*_PIP_OPTIONS.split(), "-r", str(_REQUIREMENTS)]
+    command = pip("install", _REQUIREMENTS, interpreter=environment / "bin" / "python3")
     done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=_INSTALL_WITHIN_S)
     if done.returncode != 0:
         words = " ".join(done.stderr.split())

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import os
-import select
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import first_words
 from benchmarks.errors import BenchmarkError
 from localpod.pod import LocalContainer, LocalPod
 from localpod.toolchain import Toolchain
@@ -69,23 +67,13 @@ def start(
 
     Raises `LocalPodError` or `BenchmarkError` if it can't.
     """
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as output:
-        try:
-            container = pod.start(
-                name,
-                [program],
-                memory_limit_bytes=memory_limit_bytes,
-                cpu_millicores=cpu_millicores,
-                env={"STACKS": str(stacks), "RECORDS": str(records), "BUSY": str(int(busy))},
-                stdout=writing,
-                stderr=subprocess.DEVNULL,  # it is often killed in the middle of an answer
-            )
-        finally:
-            os.close(writing)
-        if not select.select([output], [], [], _WITHIN_S)[0]:
-            raise BenchmarkError(f"container {name} doesn't listen within {_WITHIN_S:g} s")
-        host, _, port = output.readline().decode().strip().rpartition(":")
-    if not port:
-        raise BenchmarkError(f"container {name} ended before it listened")
+    container, address = first_words.start(
+        pod,
+        program,
+        name,
+        memory_limit_bytes=memory_limit_bytes,
+        cpu_millicores=cpu_millicores,
+        env={"STACKS": str(stacks), "RECORDS": str(records), "BUSY": str(int(busy))},
+    )
+    host, _, port = address.rpartition(":")
     return Service(container=container, pod_pid=container.pod_pid, host=host, port=int(port))

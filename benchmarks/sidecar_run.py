@@ -33,9 +33,10 @@ class Event:
 class SidecarRun:
     """One run of ``watch``; made by `running`."""
 
-    def __init__(self, container: LocalContainer, executed_s: float) -> None:
-        """``executed_s`` is the wall clock when the interpreter was executed."""
+    def __init__(self, container: LocalContainer, folder: Path, executed_s: float) -> None:
+        """``folder`` holds ``spool`` and ``dumps``; ``executed_s`` is when the interpreter was executed, wall clock."""
         self.container = container
+        self.folder = folder
         self.executed_s = executed_s
         self._events: list[Event] = []
         self._changed = threading.Condition()
@@ -98,9 +99,17 @@ def _event(line: bytes) -> Event:
 
 @contextlib.contextmanager
 def running(
-    pod: LocalPod, python: Path, settings: Mapping[str, str], *, cpu_millicores: int | None = None
+    pod: LocalPod,
+    python: Path,
+    settings: Mapping[str, str],
+    *,
+    cpu_millicores: int | None = None,
+    private_cgroups: bool = True,
 ) -> Iterator[SidecarRun]:
-    """Run ``watch`` with directories of its own while a ``with`` block lasts; ``settings`` are its environment."""
+    """Run ``watch`` with directories of its own while a ``with`` block lasts; ``settings`` are its environment.
+
+    ``private_cgroups=False`` shows it the machine's cgroups, writable.
+    """
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory(prefix="oom-heap-dumper-bench-") as folder, os.fdopen(reading, "rb") as log:
         environment = {
@@ -120,9 +129,10 @@ def running(
                 env=environment,
                 directory=Path("/"),
                 cpu_millicores=cpu_millicores,
+                private_cgroups=private_cgroups,
                 stderr=writing,
             )
-            run = SidecarRun(container, executed_s=time.time())
+            run = SidecarRun(container, Path(folder), executed_s=time.time())
         finally:
             os.close(writing)
         reader = threading.Thread(target=run.follow, args=(log,), name="log", daemon=True)

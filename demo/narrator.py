@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import IO, TextIO
 
 _BOLD, _DIM, _RED, _GREEN, _YELLOW, _CYAN = "1", "2", "31", "32", "33", "36"
@@ -127,17 +127,3 @@ def quote_lines(narrator: Narrator, speaker: str, stream: IO[bytes]) -> None:
             narrator.quote(speaker, line.decode(errors="replace").strip().removeprefix("go-memory-leak: "))
 
     threading.Thread(target=read, name=speaker, daemon=True).start()
-
-
-def tell_top(lines: Iterable[str]) -> tuple[str, float] | None:
-    """The first function in the table of ``pprof -top`` and its share of the whole; None if the table is empty.
-
-    >>> tell_top(["      flat  flat%   sum%        cum   cum%", "  90MB 97.50% 97.50%  90MB 97.50%  main.leak"])
-    ('main.leak', 97.5)
-    """
-    rows = iter(lines)
-    for line in rows:
-        if line.split()[:2] == ["flat", "flat%"]:
-            fields = next(rows, "").split(maxsplit=5)
-            return (fields[5], float(fields[1].rstrip("%"))) if len(fields) == 6 else None
-    return None

@@ -11,10 +11,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from demo.narrator import Narrator, SidecarLog, quote_lines, tell_top
+from demo.narrator import Narrator, SidecarLog, quote_lines
 from demo.stage import REPOSITORY, Command, Stage, plain_stage, pod_stage
 from localpod import pod, toolchain
 from localpod.errors import LocalPodError
+from localpod.pprof_top import first_row
 from localpod.s3 import LocalS3, local_s3
 
 LIMIT_BYTES = 256 << 20
@@ -130,11 +131,11 @@ def _read(narrator: Narrator, pprof: Path, dump: Path) -> bool:
     command = [str(pprof), "-top", "-nodecount=5", str(profile)]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     narrator.output(done.stdout if done.returncode == 0 else done.stderr)
-    top = tell_top(done.stdout.splitlines())
-    if top is None or top[0] != LEAK:
+    top = first_row(done.stdout)
+    if top is None or top.function != LEAK:
         narrator.bad(f"The profile doesn't name {LEAK} first.")
         return False
-    narrator.good(f"{LEAK} holds {top[1]:g} % of the heap: the answer outlived the program.")
+    narrator.good(f"{LEAK} holds {top.flat_percent:g} % of the heap: the answer outlived the program.")
     return True
 
 

@@ -7,11 +7,11 @@ beforehand: a build has no network. What was made is kept, by content, in the po
 from __future__ import annotations
 
 import hashlib
-import sys
 import tempfile
 from pathlib import Path
 
 from localpod.base_images import bases
+from localpod.pip_command import pip
 from localpod.podman import Podman, output_of
 from localpod.toolchain import Toolchain
 
@@ -82,23 +82,8 @@ def _wheelhouse(podman: Podman, final: str) -> Path:
     if folder.exists():
         return folder
     folder.parent.mkdir(exist_ok=True)
-    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:", "--require-hashes"]
     with tempfile.TemporaryDirectory(prefix=".wheels-", dir=folder.parent, ignore_cleanup_errors=True) as fresh:
         for path in requirements:  # apart, as the two have other needs of the same packages
-            output_of(
-                [
-                    sys.executable,
-                    "-m",
-                    "pip",
-                    "download",
-                    *options,
-                    "--python-version",
-                    series,
-                    "--dest",
-                    fresh,
-                    "-r",
-                    str(path),
-                ]
-            )
+            output_of(pip("download", path, "--python-version", series, "--dest", fresh))
         Path(fresh).chmod(0o755)
         return Path(fresh).rename(folder)

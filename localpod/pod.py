@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,8 +227,9 @@ class LocalPod:
             return executor.submit(spawn).result()
 
     def _termination_log(self, name: str, number: int) -> Path:
-        """The file that the kubelet would mount into the container, in a folder like the kubelet's."""
-        log = self.directory / "pods" / self.cgroup.memory.name / "containers" / name / str(number)
+        """The file that the kubelet would mount into the container, in folders as the kubelet names them."""
+        pod_uid = str(uuid.uuid5(uuid.NAMESPACE_OID, self.cgroup.memory.name))
+        log = self.directory / "pods" / pod_uid / "containers" / name / f"{number:08x}"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.touch()
         log.chmod(0o666)

@@ -1,6 +1,7 @@
 """Podman with a state of its own: images, containers and networks of the machine's podman are neither seen nor changed.
 
 Pods run on a network of theirs that ends at this machine: `Podman.gateway` is where they reach it, and nothing further.
+On a kernel without bridges each pod has its own loopback and nothing else.
 Written for podman 4.3, the one of Debian 12; what it makes of a manifest differs between versions.
 """
 
@@ -13,21 +14,23 @@ import hashlib
 import json
 import os
 import shutil
-import signal
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from localpod import cgroups
-from localpod.errors import LocalPodError
+import psutil
 
-PACKAGES = ("podman", "runc", "netavark", "iptables", "catatonit", "mmdebstrap")
-"""The Debian packages that podman pods and their images need; nothing that these recommend."""
+from localpod import cgroups, packages
+from localpod.commands import run_to_end
+from localpod.errors import LocalPodError
 
 NETWORK = "pods"
 
-_COMMANDS = ("podman", "runc", "iptables", "mmdebstrap", "apt-get", "apt-config")
+# What base images are made of: Debian's own packages, as its apt is set up.
+_DEBIANS_OWN = ("apt-get", "apt-config")
 _RUN_WITHIN_S = 60.0
 _INSTALL_WITHIN_S = 900.0
 
@@ -50,9 +53,16 @@ network_config_dir = "{home}/networks"
 _STORAGE_CONF = """\
 [storage]
 driver = "overlay"
-graphroot = "{home}/storage"
+graphroot = "{layers}"
 runroot = "{run}/storage"
 """
+_FURTHER_IMAGES = """\
+[storage.options]
+additionalimagestores = ["{home}/storage"]
+"""
+
+_SIOCGIFBR = 0x8940  # linux/sockios.h: asks what bridges there are, and has the kernel load its module for them
+_CGROUPS = Path("/sys/fs/cgroup")
 
 
 @functools.cache
@@ -61,28 +71,39 @@ def unavailable() -> str | None:
     reason = cgroups.unavailable()
     if reason is not None:
         return reason
-    missing = [command for command in _COMMANDS if shutil.which(command) is None]
+    absent = [command for command in _DEBIANS_OWN if shutil.which(command) is None]
+    if absent:
+        return f"{', '.join(absent)} missing, and images are made from Debian's packages: use Debian or Ubuntu"
+    missing = packages.missing(packages.FOR_PODMAN)
     if missing:
-        return f"{', '.join(missing)} missing: apt-get install --no-install-recommends {' '.join(PACKAGES)}"
+        return f"{', '.join(missing)} missing: apt-get install --no-install-recommends {' '.join(missing)}"
     return None
 
 
 class Podman:
-    """A podman whose state is below ``home``, and, while anything runs, below a directory in /run named after it."""
+    """A podman whose state is below ``home``, and, while anything runs, below a directory in /run named after it.
+
+    Where ``home`` is on an overlay file system, which can't carry another one, new layers and containers are in
+    /dev/shm instead; images that are in ``home`` all the same, put there by a machine below this one, can be used.
+    """
 
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
-        self._run = Path("/run", f"localpod-{hashlib.sha256(str(self.home).encode()).hexdigest()[:8]}")
+        name = f"localpod-{hashlib.sha256(str(self.home).encode()).hexdigest()[:8]}"
+        self._run = Path("/run", name)
         for directory in (self.home / "networks", self._run):
             directory.mkdir(parents=True, exist_ok=True)
+        overlaid = _file_system_of(self.home) == "overlay"
+        self.has_foreign_images = overlaid and (self.home / "storage").exists()
         files = {
             "containers.conf": _CONTAINERS_CONF,
-            "storage.conf": _STORAGE_CONF,
+            "storage.conf": _STORAGE_CONF + (_FURTHER_IMAGES if self.has_foreign_images else ""),
             "registries.conf": "unqualified-search-registries = []\n",
         }
-        for name, text in files.items():
-            content = text.format(home=self.home, run=self._run)
-            path = self.home / name
+        layers = Path("/dev/shm", name) if overlaid else self.home / "storage"
+        for file, text in files.items():
+            content = text.format(home=self.home, run=self._run, layers=layers)
+            path = self.home / file
             if not path.exists() or path.read_text() != content:
                 path.write_text(content)
 
@@ -114,29 +135,7 @@ class Podman:
     ) -> subprocess.CompletedProcess[str]:
         """Run a podman command that may fail. Raises `LocalPodError` if it can't be run or doesn't end."""
         command = ["podman", *map(str, arguments)]
-        try:
-            process = subprocess.Popen(
-                command,
-                env=self.environment,
-                cwd=self.home,
-                stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise LocalPodError(f"podman can't be run: {error.strerror}") from None
-        with process:
-            try:
-                output, words = process.communicate(text, timeout=timeout_s)
-            except BaseException as error:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                if isinstance(error, subprocess.TimeoutExpired):
-                    raise LocalPodError(f"podman {arguments[0]} didn't end within {timeout_s:g} s") from None
-                raise
-        return subprocess.CompletedProcess(command, process.returncode, output, words)
+        return run_to_end(command, self.home, self.environment, text=text, timeout_s=timeout_s)
 
     def inspect(self, kind: str, name: str) -> dict[str, Any]:
         """What podman knows of an image, a container or a network. Raises `LocalPodError` if there is no such thing."""
@@ -155,10 +154,40 @@ class Podman:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
+    @functools.cached_property
+    def has_bridges(self) -> bool:
+        """Whether this kernel can give pods a network: without one they have loopback alone."""
+        with socket.socket() as any_socket:
+            try:
+                fcntl.ioctl(any_socket, _SIOCGIFBR, struct.pack("3L", 0, 0, 0))
+            except OSError:
+                return False
+        return True
+
+    def create_pod(self, manifest: Path, pod: str) -> int:
+        """Make the pod of a manifest, whose name is ``pod``, by ``podman kube play``; ``podman pod start`` runs it.
+
+        Returns the PID of the one process that it has by then, which holds its namespaces. Raises `LocalPodError` with
+        podman's last words.
+        """
+        network = NETWORK if self.has_bridges else "none"
+        self.run("kube", "play", "--start=false", "--network", network, manifest)
+        words = self.run("pod", "inspect", "--format", "{{.InfraContainerID}} {{.CgroupPath}}", pod).split()
+        holder, cgroup = words[0], Path(words[1])
+        if (_CGROUPS / "cgroup.controllers").exists():
+            # With cgroupfs on v2 podman 4.3 lets a pod's own cgroup use no device, /dev/null included, and runc gives
+            # up. A cgroup that runc makes itself has no such filter.
+            (_CGROUPS / cgroup.relative_to("/")).rmdir()
+        self.run("start", holder)
+        pid = self.inspect("container", holder)["State"]["Pid"]
+        assert isinstance(pid, int)
+        return pid
+
     def gateway(self) -> str:
         """This machine's IPv4 address on the pods' network, which is made by the first call.
 
         The address exists only while a pod runs. The network is internal: podman changes no firewall rule for it.
+        Raises `LocalPodError` where the kernel has no bridges.
         """
         with self.exclusively():
             if self.attempt("network", "exists", NETWORK).returncode != 0:
@@ -186,3 +215,9 @@ def output_of(command: list[str], text: str = "", *, timeout_s: float = _INSTALL
         words = " ".join(finished.stderr.strip().splitlines()[-5:])
         raise LocalPodError(f"{Path(command[0]).name} {command[1]} failed: {words}")
     return finished.stdout
+
+
+def _file_system_of(path: Path) -> str:
+    """The type of the file system that a directory is on."""
+    mounts = {Path(mount.mountpoint): mount.fstype for mount in psutil.disk_partitions(all=True)}  # later ones win
+    return next((mounts[place] for place in (path, *path.parents) if place in mounts), "")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import hashlib
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from localpod.commands import run_to_end
 from localpod.errors import LocalPodError
+from localpod.pip_command import pip
 
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / ".cache"
 DEFAULT_VERSION = "1.27"
@@ -133,20 +131,7 @@ def _installed(version: str, cache: Path) -> Toolchain:
 def _install(requirement: str, target: Path) -> None:
     requirements = target.with_name("requirements.txt")
     requirements.write_text(requirement)
-    options = (
-        "--quiet --disable-pip-version-check --no-input --no-deps --no-compile --only-binary=:all: --require-hashes"
-    )
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        *options.split(),
-        "--target",
-        str(target),
-        "-r",
-        str(requirements),
-    ]
+    command = pip("install", requirements, "--no-deps", "--no-compile", "--target", str(target))
     try:
         _run(command, target.parent, {**os.environ, "PIP_USER": "0"}, _INSTALL_WITHIN_S)
     except LocalPodError as error:
@@ -181,30 +166,9 @@ def _series(version: str) -> tuple[int, int] | None:
 
 
 def _run(command: list[str], directory: Path, environment: dict[str, str], timeout_s: float) -> str:
-    """Run a command to its end, or end it and all that it started when we are interrupted."""
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise LocalPodError(f"{command[0]} can't be run: {error.strerror}") from None
-    with process:
-        try:
-            output, words = process.communicate(timeout=timeout_s)
-        except BaseException as error:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise LocalPodError(f"{command[0]} didn't end within {timeout_s:g} s") from None
-            raise
-    if process.returncode != 0:
-        last = " ".join(line.strip() for line in words.splitlines()[-5:])
+    """What a command prints. Raises `LocalPodError` with its last words."""
+    done = run_to_end(command, directory, environment, timeout_s=timeout_s)
+    if done.returncode != 0:
+        last = " ".join(line.strip() for line in done.stderr.splitlines()[-5:])
         raise LocalPodError(f"{Path(command[0]).name} {command[1]} failed: {last}")
-    return output
+    return done.stdout

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Self
+
+from tests.listener import Listener
 
 Answer = Callable[[bytes], Iterator[bytes]]
 
 
-class HostileServer:
+class HostileServer(Listener):
     """Listens on loopback; ``answer`` gets the request's head and yields what is sent, then the connection closes.
 
     With ``keep_alive`` it waits for more requests instead. ``connections`` counts the clients that came,
@@ -35,36 +34,18 @@ class HostileServer:
         self._tls = tls
         self._keep_alive = keep_alive
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        self._server = socket.create_server((address, 0), family=family)
-        self.port: int = self._server.getsockname()[1]
-        self._stopped = threading.Event()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._stopped.set()
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
+        super().__init__(socket.create_server((address, 0), family=family))
+        self.port = self.address[1]
 
     def wait_stopped(self, seconds: float) -> bool:
         """For answers that want to hang: returns true as soon as the test is over."""
-        return self._stopped.wait(seconds)
+        return self.stopped.wait(seconds)
 
-    def _accept(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                connection, _ = self._server.accept()
-            except OSError:
-                return
-            self.connections += 1
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+    def take(self, connection: socket.socket) -> None:
+        self.connections += 1
+        super().take(connection)
 
-    def _serve(self, connection: socket.socket) -> None:
+    def serve(self, connection: socket.socket) -> None:
         with contextlib.ExitStack() as stack:
             stack.enter_context(contextlib.suppress(OSError))
             stack.enter_context(connection)

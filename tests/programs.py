@@ -1,16 +1,17 @@
 """Builds what the tests build, so that they find it: ``python -m tests.programs``.
 
 For a machine without a network, or one whose system calls are slow. What is forgotten here is built by the test that
-needs it.
+needs it; but for the images of the pods, where podman is, as these can't be built there.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from localpod import toolchain
+from localpod import podman, toolchain
 from tests.goheap.programs import CELLS, NEWEST, OLDEST, build
 from tests.goheap.test_symbols import STATIC
+from tests.pod.conftest import build_images
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("benchmarks", "examples", "tests")
@@ -25,6 +26,8 @@ def main() -> None:
     go.pprof()
     for cell in {*CELLS, *STATIC, NEWEST, OLDEST}:
         build(cell)
+    if podman.unavailable() is None:
+        build_images(podman.Podman(toolchain.DEFAULT_CACHE / "podman"), go)
 
 
 if __name__ == "__main__":

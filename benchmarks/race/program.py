@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.errors import BenchmarkError
+from benchmarks import first_words
 from benchmarks.race.model import Cell
 from localpod.pod import LocalContainer, LocalPod
 from localpod.toolchain import Toolchain
 
 _SOURCE = Path(__file__).with_name("go-programs")
-_READY_WITHIN_S = 60.0
 
 
 def build(go: Toolchain) -> Path:
@@ -58,31 +54,20 @@ def running(pod: LocalPod, program: Path, cell: Cell, name: str) -> Iterator[App
 
     Raises `LocalPodError` or `BenchmarkError` if it doesn't get there.
     """
-    reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as output:
-        try:
-            container = pod.start(
-                name,
-                [program],
-                memory_limit_bytes=cell.limit_bytes,
-                cpu_millicores=cell.cpu_millicores,
-                env={
-                    "PROGRAM": cell.program.mode,
-                    "RATE": str(cell.program.rate_bytes_per_s),
-                    "FLOOR": str(cell.program.floor_bytes(cell.limit_bytes)),
-                    "BUSY": str(int(cell.cpu_millicores is not None)),
-                },
-                stdout=writing,
-                stderr=subprocess.DEVNULL,  # it is often killed in the middle of an answer
-            )
-        finally:
-            os.close(writing)
-        try:
-            if not select.select([output], [], [], _READY_WITHIN_S)[0]:
-                raise BenchmarkError(f"{cell}: the program isn't ready within {_READY_WITHIN_S:g} s")
-            address = output.readline().decode().strip()
-            if not address:
-                raise BenchmarkError(f"{cell}: the program ended before it was ready")
-            yield App(container=container, cell=cell, pod_pid=container.pod_pid, address=address)
-        finally:
-            container.remove()
+    container, address = first_words.start(
+        pod,
+        program,
+        name,
+        memory_limit_bytes=cell.limit_bytes,
+        cpu_millicores=cell.cpu_millicores,
+        env={
+            "PROGRAM": cell.program.mode,
+            "RATE": str(cell.program.rate_bytes_per_s),
+            "FLOOR": str(cell.program.floor_bytes(cell.limit_bytes)),
+            "BUSY": str(int(cell.cpu_millicores is not None)),
+        },
+    )
+    try:
+        yield App(container=container, cell=cell, pod_pid=container.pod_pid, address=address)
+    finally:
+        container.remove()

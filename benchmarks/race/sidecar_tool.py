@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from benchmarks import sidecar_run
 from benchmarks.errors import BenchmarkError
 from benchmarks.ground import say
 from benchmarks.race.inuse import inuse_bytes
@@ -32,12 +31,11 @@ class SidecarTool:
 
     interval_s = 0.1
 
-    def __init__(self, pod: LocalPod, run: SidecarRun, folder: Path) -> None:
-        """``folder`` holds its spool and its dumps."""
+    def __init__(self, pod: LocalPod, run: SidecarRun) -> None:
         self.pod = pod
         self._run = run
-        self._spool = folder / "spool"
-        self._dumps = folder / "dumps"
+        self._spool = run.folder / "spool"
+        self._dumps = run.folder / "dumps"
         self._mark = 0
 
     def settle(self, app: App) -> None:
@@ -99,35 +97,6 @@ def running_sidecar(
     pod: LocalPod, python: Path, settings: Mapping[str, str], *, private_cgroups: bool
 ) -> Iterator[SidecarTool]:
     """Run ``watch`` in a container of the pod while a ``with`` block lasts; ready when it has said that it watches."""
-    reading, writing = os.pipe()
-    with tempfile.TemporaryDirectory(prefix="oom-heap-dumper-race-") as folder, os.fdopen(reading, "rb") as log:
-        try:
-            container = pod.start(
-                "sidecar",
-                [python, "-m", "sidecar", "watch"],
-                env={
-                    "PATH": os.defpath,
-                    "LANG": "C.UTF-8",
-                    "SPOOL_DIR": f"{folder}/spool",
-                    "DUMP_DIR": f"{folder}/dumps",
-                    "POD_NAME": "race-0",
-                    "POD_NAMESPACE": "bench",
-                    "LOG_FORMAT": "json",
-                    **settings,
-                },
-                directory=Path("/"),
-                private_cgroups=private_cgroups,
-                stderr=writing,
-            )
-        finally:
-            os.close(writing)
-        run = SidecarRun(container, executed_s=time.time())
-        reader = threading.Thread(target=run.follow, args=(log,), name="log", daemon=True)
-        reader.start()
-        try:
-            run.wait_for("started")
-            yield SidecarTool(pod, run, Path(folder))
-        finally:
-            container.kill()
-            container.remove()
-            reader.join()
+    with sidecar_run.running(pod, python, settings, private_cgroups=private_cgroups) as run:
+        run.wait_for("started")
+        yield SidecarTool(pod, run)

@@ -84,7 +84,7 @@ def test_a_fast_poller_saves_a_slow_leak(racer: Path) -> None:
     """From the program to the share explained; the pod of the tool and all that is in it are gone afterwards."""
     with course.Stable(Path(sys.executable), {}) as stable:
         cgroup = stable.tool("http-100ms").pod.cgroup
-        (found,) = course.run(racer, schedule([cell("leak-50")], ["http-100ms"], 1), stable)
+        (found,) = course.run(racer, schedule([cell("leak-10")], ["http-100ms"], 1), stable)
     assert found.is_kill
     assert found.saved is not None
     assert 0.05 < found.explained <= 1.2

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from localpod.pod import LocalPod
+from tests.e2e.leaks import CALM, HOVER
 from tests.e2e.sidecar_run import DEADLINE_S, PROJECT, SidecarRun, free_port, manifest_of, wait_until
 from tests.s3_servers.moto import moto_server
 
@@ -20,9 +20,6 @@ MIB = 1 << 20
 MakeSidecar = Callable[..., SidecarRun]
 APP = Path(__file__).with_name("misbehaving_app.py")
 
-# Stays at its size above the threshold of a limit of 64 MiB instead of running into it.
-HOVER = {"LEAK_MODE": "steady", "LEAK_RATE": "40MiB/s", "LEAK_DELAY": "2s", "LEAK_MAX": "52MiB", "GOGC": "10"}
-CALM = {"LEAK_MODE": "off", "ADDR": "127.0.0.1:0"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_REGION": "us-east-1"}
 
 
@@ -202,60 +199,6 @@ def test_sigterm_while_an_extra_hangs(pod: LocalPod, sidecar: MakeSidecar) -> No
         assert [profile["kind"] for profile in manifest["profiles"]] == ["heap"]
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    directory = tmp_path / "spool"
-    directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], capture_output=True, check=False, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "-l", directory], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write a file until the disk has no page left."""
-    with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
-
-
-def test_a_full_disk(tiny_disk: Path, pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
-    """One line says that the disk is full; when there is room again the retry succeeds."""
-    run = sidecar()
-    filler = tiny_disk / "filler"
-    run.start()
-    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=HOVER)
-    run.wait_for("watching", container="api")
-    fill(filler)
-    assert "No space left" in run.wait_for("capture-failed")["message"]
-    filler.unlink()
-    run.wait_for("captured")
-    assert run.stop() == 0
-
-
-def test_a_kill_on_a_full_disk_is_told_when_there_is_room(
-    tiny_disk: Path, pod: LocalPod, sidecar: MakeSidecar, leak: Path
-) -> None:
-    """Nothing can be written from the threshold to the end: the outcome waits for room instead of being lost."""
-    run = sidecar()
-    filler = tiny_disk / "filler"
-    run.start()
-    app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "LEAK_MAX": "100MiB"})
-    run.wait_for("watching", container="api")
-    fill(filler)
-    assert app.wait(DEADLINE_S) == -9
-    run.wait_for("container-ended", container="api")
-    assert not run.stored("outcome-*.json")
-    filler.unlink()
-    wait_until("the outcome is stored", lambda: run.stored("outcome-oom-killed.json"))
-    assert run.stop() == 0
-    assert run.events("stopped")[0]["files_left"] == 0
-
-
 def test_three_hundred_processes(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """A crowded pod: the leaking container is found and dumped all the same."""
     pod.start("crowd", ["/bin/sh", "-c", "for i in $(seq 300); do sleep 600 & done; wait"])
@@ -301,27 +244,25 @@ def test_without_pid_sharing_the_start_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_without_rights_the_best_that_remains_works(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+def test_without_rights_the_best_that_remains_works(
+    pod: LocalPod, sidecar: MakeSidecar, leak: Path, rightless: tuple[str, ...]
+) -> None:
     """No capability and another user than the app: memory from its processes, its port by the program's arguments."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("setpriv isn't installed")
     run = sidecar(MEMORY_LIMIT="64Mi", PPROF_PORTS="8124")
-    run.wrapper = (setpriv, "--bounding-set=-all", "--inh-caps=-all")
+    run.wrapper = rightless
     run.start()
     pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8124"}, uid=1000, gid=1000)
-    assert "UID and GID" in run.wait_for("cgroup-unreadable")["message"]
+    assert "oom-heap-dumper check" in run.wait_for("cgroup-unreadable")["message"]
     assert run.wait_for("captured")["limit_bytes"] == 64 * MIB
     assert run.stop() == 0
 
 
-def test_equal_programs_without_rights_are_not_mixed_up(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+def test_equal_programs_without_rights_are_not_mixed_up(
+    pod: LocalPod, sidecar: MakeSidecar, leak: Path, rightless: tuple[str, ...]
+) -> None:
     """Their arguments can't tell them apart: none is given another one's port, and ``check`` says why."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("setpriv isn't installed")
     run = sidecar(MEMORY_LIMIT="64Mi")
-    run.wrapper = (setpriv, "--bounding-set=-all", "--inh-caps=-all")
+    run.wrapper = rightless
     for name in ("one", "two"):
         pod.start(name, [leak], memory_limit_bytes=64 * MIB, env=CALM, uid=1000, gid=1000)
     status, output = run.exec("check", "--skip-store")

@@ -1,11 +1,9 @@
-"""Half an hour of a bad cluster in two minutes: what is left of the sidecar, of the incidents and of the dumps."""
+"""Half an hour of a bad cluster in minutes: what is left of the sidecar, of the incidents and of the dumps."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import subprocess
 import threading
 import time
 from collections import Counter
@@ -19,15 +17,18 @@ import pytest
 from localpod.pod import LocalPod
 from localpod.toolchain import Toolchain
 from tests.e2e.churn import MIB, Churn, FlakyStore, Life, Log, now_and_then
+from tests.e2e.disk import fill, small_disk
 from tests.e2e.sidecar_run import SidecarRun, wait_until
 from tests.s3_servers.scripted import scripted_server
 
 PROGRAM = Path(__file__).with_name("restless")
 SLOTS = 8
-WARM_UP_LIVES, LIVES = 60, 260
-WARM_UP_WITHIN_S, WITHIN_S = 30.0, 80.0  # a slow machine has fewer lives, not more time
-LEAST_LIVES = 100
-SETTLED_WITHIN_S = 60.0
+# Lives before and after the first footprint, at least and at most, by the version of cgroups: a kernel with version 2
+# may be one process, whose system calls are slow. Time bounds only what comes beyond the least.
+WARM_UP_LIVES = {1: range(30, 60), 2: range(20, 60)}
+LIVES = {1: range(90, 260), 2: range(50, 260)}
+WARM_UP_WITHIN_S, WITHIN_S = 30.0, 80.0
+SETTLED_WITHIN_S = 180.0
 DISK_BYTES, SPOOL_SIZE = 8 * MIB, "6Mi"
 SIDECAR_LIMIT_BYTES = 128 * MIB  # as in the README and in k8s/
 DISK_FULL_EVERY_S, DISK_FULL_S = 25.0, 1.5
@@ -37,20 +38,10 @@ GROWTH = 0.15
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def spool(tmp_path: Path) -> Iterator[Path]:
     """The spool as a file system of its own, of eight mebibytes."""
-    directory = tmp_path / "spool"
-    directory.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", directory],
-        capture_output=True,
-        check=False,
-        text=True,
-    )
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs can be mounted here: {mounted.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "-l", directory], check=True)
+    with small_disk(tmp_path / "spool", DISK_BYTES) as directory:
+        yield directory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,9 +86,7 @@ def settled(process: psutil.Process, run: SidecarRun) -> Footprint:
 def fill_disk(directory: Path, ends: threading.Event) -> None:
     """Leave no page of the disk for a moment."""
     filler = directory / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(b"x" * 4096)
+    fill(filler)
     ends.wait(DISK_FULL_S)
     filler.unlink()
 
@@ -131,9 +120,9 @@ class Remains:
         return [key for key in self.announced if key not in stored and key.rpartition("/")[2] not in self.dropped]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1000)
 def test_half_an_hour_of_churn(
-    small_disk: Path,
+    spool: Path,
     pod: LocalPod,
     sidecar: Callable[..., SidecarRun],
     go: Toolchain,
@@ -160,15 +149,15 @@ def test_half_an_hour_of_churn(
         process, log = psutil.Process(run.container.pid), Log(run.log_path)
         churn = Churn(pod=pod, program=program, log=log, slots=SLOTS)
 
-        def live(count: int, within_s: float) -> Footprint:
+        def live(lives: range, within_s: float) -> Footprint:
             store.well = False
-            with now_and_then(lambda ends: fill_disk(small_disk, ends), DISK_FULL_EVERY_S):
-                churn.live(count, within_s)
+            with now_and_then(lambda ends: fill_disk(spool, ends), DISK_FULL_EVERY_S):
+                churn.live(lives, within_s)
             store.well = True
             return settled(process, run)
 
-        before = live(WARM_UP_LIVES, WARM_UP_WITHIN_S)
-        after = live(LIVES, WITHIN_S)
+        before = live(WARM_UP_LIVES[pod.cgroup.version], WARM_UP_WITHIN_S)
+        after = live(LIVES[pod.cgroup.version], WITHIN_S)
         cpu_s, peak_bytes = sum(process.cpu_times()[:4]), run.container.cgroup.peak_bytes
         assert run.stop() == 0
     remains = Remains(
@@ -193,7 +182,6 @@ def test_half_an_hour_of_churn(
     record_property("churn", figures)
     print(json.dumps(figures))  # noqa: T201 -- to be read by pytest -rP
 
-    assert len(churn.lives) >= LEAST_LIVES
     assert figures["oom_killed"]
     assert [life for life in churn.lives if remains.is_missed(life)] == []
     assert [life for life in churn.lives if remains.is_slandered(life)] == []
@@ -204,5 +192,5 @@ def test_half_an_hour_of_churn(
     assert after.threads <= before.threads
     assert after.children == 0
     assert after.rss_bytes <= before.rss_bytes * (1 + GROWTH)
-    for folder in ("work", "baseline"):
+    for folder in ("scratch", "baseline"):
         assert list((run.folder / "spool" / folder).glob("*")) == []

@@ -9,8 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from demo.narrator import Narrator, SidecarLog, parse_log_line, tell_top
+from demo.narrator import Narrator, SidecarLog, parse_log_line
 from demo.stage import Command, plain_stage
+from localpod.pprof_top import first_row
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -79,8 +80,8 @@ def test_no_line_of_a_log_is_lost_or_fatal(line: str) -> None:
 )
 def test_the_first_function_of_a_table_is_found(lines: list[str], top: str | None) -> None:
     """Only the row right below the table's head counts."""
-    found = tell_top(lines)
-    assert (found and found[0]) == top
+    found = first_row("\n".join(lines))
+    assert (found and found.function) == top
 
 
 def test_without_cgroups_the_stage_kills_at_the_limit() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from localpod.pod import LocalContainer, LocalPod
+from localpod.pprof_top import first_row
 from localpod.toolchain import Toolchain
 
 
@@ -113,8 +114,10 @@ def test_the_profile_of_a_leak_that_is_killed_names_its_function(
     profile.write_bytes(_profile_at(app, 48 << 20, log))
     assert (app.wait(60), app.oom_kills) == (-9, 1)
     top = subprocess.run([go.pprof(), "-top", profile], capture_output=True, check=True, text=True).stdout
-    first = next(line for line in top.splitlines() if line.endswith("main.serializeJSON"))
-    assert float(first.split()[1].rstrip("%")) > 90
+    first = first_row(top)
+    assert first is not None
+    assert first.function == "main.serializeJSON"
+    assert first.flat_percent > 90
 
 
 def _profile_at(app: LocalContainer, usage_bytes: int, log: Path) -> bytes:

@@ -52,7 +52,7 @@ class S3Endpoint:
             monkeypatch.setenv(name, value)
 
     def client(self) -> S3Client:
-        """A client of the server's owner, which tries everything once and waits for nothing long."""
+        """A client of the server's owner, which tries everything once."""
         return boto3.client(
             "s3",
             endpoint_url=self.url,
@@ -62,8 +62,8 @@ class S3Endpoint:
             verify=None if self.ca_file is None else str(self.ca_file),
             config=Config(
                 retries={"total_max_attempts": 1},
-                connect_timeout=2,
-                read_timeout=10,
+                connect_timeout=20,
+                read_timeout=60,
                 request_checksum_calculation="when_required",
                 proxies={},
             ),

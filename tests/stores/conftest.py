@@ -8,7 +8,7 @@ import pytest
 from sidecar.stores import StoreSettings
 from tests.s3_servers import S3Endpoint
 from tests.s3_servers.moto import moto_server
-from tests.s3_servers.swift import SwiftServer, SwiftUnavailableError, swift_server
+from tests.s3_servers.swift import SwiftServer, swift_or_skip
 
 MakeSettings = Callable[..., StoreSettings]
 
@@ -23,11 +23,8 @@ def moto() -> Iterator[S3Endpoint]:
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
     """A real S3 that does."""
-    try:
-        with swift_server(tmp_path_factory.mktemp("swift")) as server:
-            yield server
-    except SwiftUnavailableError as error:
-        pytest.skip(f"no Swift here: {error}")
+    with swift_or_skip(tmp_path_factory.mktemp("swift")) as server:
+        yield server
 
 
 @pytest.fixture
