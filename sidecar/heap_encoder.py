@@ -21,7 +21,11 @@ _WITHIN_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedHeap:
-    """A profile that was made. ``gc`` is what Go's collector said at that moment."""
+    """A profile that was made.
+
+    ``gc`` is what Go's collector said at that moment, and, by keys that begin with ``profile_``, what the profile's
+    stacks have freed so far (`sidecar.goheap.turnover`).
+    """
 
     samples: int
     incomplete: str | None
@@ -63,8 +67,11 @@ class HeapEncoder:
             result = json.loads(done.stdout)
             dropped = int(result["dropped"])
             parts = [result["truncated"], f"{dropped} damaged stacks were left out" if dropped else None]
+            turnover = {f"profile_{name}": int(value) for name, value in result["turnover"].items()}
             return EncodedHeap(
-                samples=int(result["samples"]), incomplete="; ".join(filter(None, parts)) or None, gc=result["gc"]
+                samples=int(result["samples"]),
+                incomplete="; ".join(filter(None, parts)) or None,
+                gc=None if result["gc"] is None else {**result["gc"], **turnover},
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OomHeapDumperError(f"the encoder's answer can't be read: {done.stdout[:200]!r}") from error

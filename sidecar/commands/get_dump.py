@@ -1,8 +1,9 @@
-"""``oom-heap-dumper get``: fetch a dump, check it, and say how to open it."""
+"""``oom-heap-dumper get``: fetch a dump, check it, say what its figures tell and how to open it."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,16 +12,18 @@ from pathlib import Path
 import click
 
 from sidecar.commands.list_dumps import load_dumps, selection_options
-from sidecar.core.keys import join_key, parse_dump_id
+from sidecar.core.keys import MANIFEST_NAME, join_key, parse_dump_id
 from sidecar.core.listing import Dump, DumpFilter, find_dumps
 from sidecar.core.manifest import pprof_commands
 from sidecar.core.printable import printable
+from sidecar.core.verdict import line_of
 from sidecar.download import Progress, fetch
 from sidecar.errors import NotFoundError
 from sidecar.options import store_options
 from sidecar.stores import Store, StoreSettings, open_store
 
 _SCHEME = "s3://"
+_LONGEST_VERDICT = 2000  # characters; those of our own are below a third of it, but anybody may have written this one
 
 
 @click.command("get")
@@ -60,6 +63,9 @@ def command(
     found = _latest(store, prefix, wanted) if key is None else _find(store, prefix, key)
     with _progress(found) as progress:
         downloaded = fetch(store, found, directory, progress)
+    verdict = _verdict(downloaded.folder / MANIFEST_NAME)
+    if verdict is not None:
+        click.echo(verdict, err=True)
     for warning in downloaded.warnings:
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"{found.name} is in {downloaded.folder}", err=True)
@@ -96,6 +102,15 @@ def _find(store: Store, prefix: str, key: str) -> Dump:
 def _in_folder(store: Store, folder: str) -> list[Dump]:
     prefix = "/".join(folder.split("/")[:-3])
     return find_dumps(store.list(f"{folder}/"), prefix)
+
+
+def _verdict(manifest: Path) -> str | None:
+    """The line that says why memory was at the limit, if there is a manifest that has one."""
+    try:
+        line = line_of(json.loads(manifest.read_bytes()))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return line and printable(line[:_LONGEST_VERDICT])
 
 
 @contextlib.contextmanager

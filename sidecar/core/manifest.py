@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -13,13 +13,18 @@ from sidecar import __version__
 from sidecar.core import keys
 from sidecar.core.keys import DumpId
 from sidecar.core.model import Container, GoProgram, Identity, Process, ProfileFile, Sample
-from sidecar.core.outcome import Outcome
+from sidecar.core.outcome import Outcome, oom_kill_takes
+from sidecar.core.roll_call import Resident
 from sidecar.core.trigger import Reason, TriggerPolicy, threshold_bytes
+from sidecar.core.verdict import judge
 
 SCHEMA = "oom-heap-dumper/manifest/v1"
 OUTCOME_SCHEMA = "oom-heap-dumper/outcome/v1"
 
 _ROWS_MARK = "\0rows"  # no string of a document can be this one: names from the kernel end at NUL
+
+# Of the processes that are gone after a kill; the count tells of the rest.
+_MOST_GONE = 16
 
 HistoryRow = tuple[float, int, int, int | None]
 
@@ -89,7 +94,8 @@ def manifest(
 
     ``guard`` tells what was done to hold the OOM killer off; None where the settings don't allow it.
 
-    ``complete`` is false in a draft; a dump that was cut short by a crash is stored with it.
+    ``complete`` is false in a draft; a dump that was cut short by a crash is stored with it. The ``verdict`` needs
+    what the collector said, so that a draft's is mostly unknown.
     """
     reading, policy = incident.sample.reading, incident.policy
     limit = reading.limit_bytes
@@ -99,6 +105,7 @@ def manifest(
         "dump_id": str(dump_id),
         "time": iso_time(dump_id.at),
         "complete": complete,
+        "verdict": judge(reading, _collector(profiles), missing=_why_no_collector(profiles)).document(),
         "incident": {"id": dump_id.incident, "number": dump_id.number},
         "trigger": {
             "reason": incident.reason,
@@ -113,6 +120,7 @@ def manifest(
             "usage_bytes": reading.usage_bytes,
             "working_set_bytes": reading.working_set_bytes,
             "oom_kills": reading.oom_kills,
+            "oom_group": oom_kill_takes(reading.oom_group),
         },
         "samples": {
             "columns": ["seconds", "usage_bytes", "working_set_bytes", "limit_bytes"],
@@ -153,6 +161,20 @@ def manifest(
     }
 
 
+def _collector(profiles: Sequence[ProfileFile]) -> Mapping[str, int | None] | None:
+    """What the collector said beside the heap that was read from the program's memory."""
+    return next((profile.gc for profile in profiles if profile.gc is not None), None)
+
+
+def _why_no_collector(profiles: Sequence[ProfileFile]) -> str:
+    newest = next((profile for profile in profiles if profile.kind == keys.NEWEST), None)
+    if newest is None:
+        return "the program's memory wasn't read, see the problems"
+    if newest.name == keys.RAW_NAME:
+        return "no profile was made of the snapshot yet"
+    return "what Go's collector keeps isn't known for this program"
+
+
 def iso_time(at: datetime) -> str:
     """A UTC time as the manifest spells it."""
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -183,8 +205,12 @@ def outcome(
     last: Sample | None,
     history: list[HistoryRow],
     why_no_dump: str | None,
+    gone: tuple[Resident, ...],
 ) -> dict[str, Any]:
-    """The last word on a container. ``why_no_dump`` is set where it ended without one."""
+    """The last word on a container. ``why_no_dump`` is set where it ended without one.
+
+    ``gone`` are the processes that a kill left no trace of, the largest first.
+    """
     reading = last.reading if last else None
     return {
         "schema": OUTCOME_SCHEMA,
@@ -203,6 +229,13 @@ def outcome(
             "usage_bytes": reading.usage_bytes,
             "working_set_bytes": reading.working_set_bytes,
             "oom_kills": reading.oom_kills,
+            "oom_group": oom_kill_takes(reading.oom_group),
+        },
+        "gone": {
+            "count": len(gone),
+            "largest_first": [
+                {"pid": one.pid, "name": one.name, "rss_bytes": one.rss_bytes} for one in gone[:_MOST_GONE]
+            ],
         },
         "samples": {"columns": ["seconds", "usage_bytes", "working_set_bytes", "limit_bytes"], "rows": history},
     }

@@ -22,6 +22,7 @@ from sidecar.goheap.layouts import PC_HEADER, PC_MAGIC, GcState, layout_of
 from sidecar.goheap.pclntab import LineTable
 from sidecar.goheap.profile import ProfileWriter
 from sidecar.goheap.proof import prove_totals
+from sidecar.goheap.turnover import Turnover
 from sidecar.kernel.go_executable import parse_go_program
 
 _NEWEST_COMMENT = "read from the program's memory: includes what was allocated and freed since the last collections"
@@ -31,13 +32,14 @@ _NEWEST_COMMENT = "read from the program's memory: includes what was allocated a
 class Encoded:
     """What became of a snapshot. ``dropped`` buckets were damaged; ``truncated`` says why others are missing.
 
-    ``gc`` is what the collector knew when it was taken.
+    ``gc`` is what the collector knew when it was taken, ``turnover`` what the profile's stacks have freed so far.
     """
 
     samples: int
     dropped: int
     truncated: str | None
     gc: GcState | None
+    turnover: Turnover
 
 
 def encode(snapshot: Path, executable: Path, out: BinaryIO, view: View = "newest") -> Encoded:
@@ -67,8 +69,10 @@ def encode(snapshot: Path, executable: Path, out: BinaryIO, view: View = "newest
         if truncated:
             comments.append(f"incomplete: {truncated}")
         writer.begin(rate=moment.rate, taken_at_ns=moment.taken_at_ns, comments=comments)
+        turnover = Turnover()
         for bucket in buckets.buckets(image, walk.addresses, program.record):
             allocs, frees = bucket.newest() if everything else bucket.published(cycle)
+            turnover.add(allocs=allocs, frees=frees, size_bytes=bucket.size_bytes, rate=moment.rate)
             writer.sample(
                 bucket.stack,
                 (
@@ -78,7 +82,9 @@ def encode(snapshot: Path, executable: Path, out: BinaryIO, view: View = "newest
                 bucket.size_bytes if allocs or program.record.words == 2 else 0,
             )
         writer.finish()
-    return Encoded(samples=len(walk.addresses), dropped=walk.dropped, truncated=truncated, gc=moment.gc)
+    return Encoded(
+        samples=len(walk.addresses), dropped=walk.dropped, truncated=truncated, gc=moment.gc, turnover=turnover
+    )
 
 
 def _cycle(view: View, moment: raw.Moment) -> int:

@@ -127,7 +127,11 @@ def _func_ids(version: tuple[int, int]) -> FuncIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GcState:
-    """What Go's collector knew at the moment. Bytes, but ``gc_percent`` (GOGC, -1 for off) and ``goroutines_peak``."""
+    """What Go's collector knew at the moment. Bytes, but ``gc_percent`` (GOGC, -1 for off) and ``goroutines_peak``.
+
+    ``heap_goal_bytes`` is what GOGC alone asks for, without regard to GOMEMLIMIT. ``heap_free_bytes`` are in no span
+    and not given back to the kernel, ``stacks_bytes`` are goroutines' stacks; None in snapshots of earlier versions.
+    """
 
     gc_percent: int
     memory_limit_bytes: int
@@ -138,6 +142,8 @@ class GcState:
     heap_released_bytes: int
     mapped_ready_bytes: int
     goroutines_peak: int | None = None
+    heap_free_bytes: int | None = None
+    stacks_bytes: int | None = None
 
 
 # runtime/mgcpacer.go, type gcControllerState: the same from 1.21 to 1.27.
@@ -147,9 +153,11 @@ _GC_WORDS_AT = {
     "memory_limit_bytes": 8,
     "heap_goal_bytes": 72,
     "heap_live_bytes": 104,
+    "stacks_bytes": 136,
     "heap_marked_bytes": 152,
     "heap_in_use_bytes": 272,
     "heap_released_bytes": 280,
+    "heap_free_bytes": 288,
     "mapped_ready_bytes": 312,
 }
 _NO_GOAL = (1 << 64) - 1

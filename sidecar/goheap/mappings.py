@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, TargetReadError
 from sidecar.goheap import raw
 from sidecar.goheap.elf import ElfFile
 from sidecar.goheap.errors import GoHeapError
@@ -50,7 +50,7 @@ def read_mapped_files(process: Path) -> tuple[MappedFile, ...]:
         with (process / "maps").open("rb") as file:
             text = file.read(_MAX_MAPS_BYTES).decode("utf-8", "surrogateescape")
     except PermissionError as error:
-        raise NotPermittedError(f"{process / 'maps'} isn't readable: run with its UID and GID") from error
+        raise NotPermittedError(f"{process / 'maps'} isn't readable: {ASK_CHECK}") from error
     except OSError as error:
         raise TargetGoneError(f"{process}: the process has ended") from error
     return tuple(_mapped_files(text))

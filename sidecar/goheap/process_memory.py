@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, TargetReadError
 from sidecar.goheap.memory import Extent, UnmappedError
 
 _MAX_VECTORS = 1024  # IOV_MAX
@@ -140,9 +140,7 @@ class ProcessMemory:
         try:
             return os.open(self._mem_path, os.O_RDONLY | os.O_CLOEXEC)
         except PermissionError as error:
-            raise NotPermittedError(
-                f"the memory of process {self._pid} isn't ours to read: run with its UID and GID, or with SYS_PTRACE"
-            ) from error
+            raise NotPermittedError(f"the memory of process {self._pid} isn't ours to read: {ASK_CHECK}") from error
         except OSError as error:
             raise self._gone() from error
 

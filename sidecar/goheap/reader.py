@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from sidecar.core.model import GoProgram
-from sidecar.errors import NotPermittedError, TargetGoneError, UnreadableExecutableError
+from sidecar.core.output import Output
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, UnreadableExecutableError
 from sidecar.goheap import buckets, raw
 from sidecar.goheap.elf import ElfFile
 from sidecar.goheap.errors import GoHeapError, NotGoError, UnknownLayoutError
@@ -26,14 +27,6 @@ from sidecar.kernel.go_executable import read_go_program
 
 # Where the kernel shows a program's code to be, once its memory is gone or to those who may not know (fs/proc/array.c).
 _NO_CODE = (b"0", b"1")
-
-
-class Output(Protocol):
-    """A file, as far as a snapshot needs one."""
-
-    def write(self, piece: bytes | memoryview, /) -> object:
-        """Take all of it."""
-        ...
 
 
 class HeapReader:
@@ -207,6 +200,6 @@ def _open(exe: Path, pid: int) -> int:
     try:
         return os.open(exe, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError as error:
-        raise NotPermittedError(f"the executable of process {pid} isn't readable: run with its UID and GID") from error
+        raise NotPermittedError(f"the executable of process {pid} isn't readable: {ASK_CHECK}") from error
     except OSError as error:
         raise TargetGoneError(f"process {pid} has ended") from error

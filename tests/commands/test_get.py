@@ -152,6 +152,30 @@ def test_a_manifest_that_makes_no_sense_is_a_warning(run: Run, stored: Path, her
     assert (here / NAME / "heap-8080.pb.gz").read_bytes() == HEAP
 
 
+@pytest.mark.usefixtures("here")
+def test_the_verdict_comes_first(run: Run, stored: Path) -> None:
+    """Why memory was at the limit is the first that one reads; what anybody may have written there is escaped."""
+    manifest = json.loads((stored / KEY / "manifest.json").read_bytes())
+    verdict = {"name": "gc-headroom", "why": "garbage\x1b[31m", "remedy": "set GOMEMLIMIT\n" + "x" * 10_000}
+    (stored / KEY / "manifest.json").write_text(json.dumps(manifest | {"verdict": verdict}))
+    ran = run("get", "--dump-dir", stored, KEY)
+    assert ran.code == 0
+    first, second = ran.err.splitlines()
+    assert first.startswith("gc-headroom: garbage\\x1b[31m; set GOMEMLIMIT\\nxxx")
+    assert len(first) < 3000
+    assert second.startswith(NAME)
+
+
+@pytest.mark.parametrize("verdict", [None, "x", 3, [], {}, {"name": "x"}, {"name": 1, "why": [], "remedy": None}])
+@pytest.mark.usefixtures("here")
+def test_a_verdict_that_is_none_is_left_out(run: Run, stored: Path, verdict: object) -> None:
+    """The manifest of another version, or one that somebody made up."""
+    manifest = json.loads((stored / KEY / "manifest.json").read_bytes())
+    (stored / KEY / "manifest.json").write_text(json.dumps(manifest | {"verdict": verdict}))
+    ran = run("get", "--dump-dir", stored, KEY)
+    assert (ran.code, len(ran.err.splitlines())) == (0, 1)
+
+
 def test_a_profile_that_is_not_there_yet_is_told(run: Run, stored: Path, here: Path) -> None:
     """The manifest may be ahead of the uploader, or the upload of one profile failed."""
     (stored / KEY / "goroutine-8080.pb.gz").unlink()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from localpod import toolchain
+from localpod.pprof_top import first_row
 from sidecar.goheap import prepare
 from sidecar.goheap.__main__ import main
 from tests.goheap.decoded import decode_profile
@@ -38,10 +39,10 @@ def pprof(*arguments: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def first_line(top: str) -> str:
-    """The line of ``-top`` with the largest value."""
-    lines = top.splitlines()
-    return lines[next(at for at, line in enumerate(lines) if line.split()[:2] == ["flat", "flat%"]) + 1]
+def top_function(*arguments: str | Path) -> str | None:
+    """What its ``-top`` names first."""
+    top = first_row(pprof("-top", *arguments))
+    return top.function if top else None
 
 
 def test_go_tool_pprof_names_the_leak_and_tells_two_profiles_apart(taken: Path, tmp_path: Path) -> None:
@@ -50,11 +51,10 @@ def test_go_tool_pprof_names_the_leak_and_tells_two_profiles_apart(taken: Path, 
     for name in ("before", "after"):
         assert main(["encode", str(taken / name), str(program), str(tmp_path / name)]) == 0
     assert main(["encode", str(taken / "after"), str(program), str(tmp_path / "old"), "--view", "published"]) == 0
-    top = pprof("-top", "-unit=B", tmp_path / "after")
-    assert "inuse_space" in top
-    assert "main.leak" in first_line(top)
-    assert "main.leak" in first_line(pprof("-top", "-diff_base", tmp_path / "before", tmp_path / "after"))
-    assert "main.leak" in first_line(pprof("-top", "-diff_base", tmp_path / "old", tmp_path / "after"))
+    assert "inuse_space" in pprof("-top", tmp_path / "after")
+    assert top_function("-unit=B", tmp_path / "after") == "main.leak"
+    assert top_function("-diff_base", tmp_path / "before", tmp_path / "after") == "main.leak"
+    assert top_function("-diff_base", tmp_path / "old", tmp_path / "after") == "main.leak"
     assert "includes what was allocated" in pprof("-comments", tmp_path / "after")
 
 
@@ -126,7 +126,7 @@ def test_the_command_for_people_makes_the_same_profile(taken: Path, tmp_path: Pa
     command = [sys.executable, "-m", "sidecar", "encode", str(taken / "after")]
     done = subprocess.run([*command, str(program), "-o", str(out)], capture_output=True, text=True, check=True)
     assert done.stdout == f"go tool pprof -http=: {out}\n"
-    assert "main.leak" in first_line(pprof("-top", "-unit=B", out))
+    assert top_function("-unit=B", out) == "main.leak"
     out.unlink()
     wrong = subprocess.run([*command, sys.executable, "-o", str(out)], capture_output=True, text=True, check=False)
     assert wrong.returncode == 1

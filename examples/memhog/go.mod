@@ -1,0 +1,3 @@
+module example.org/memhog
+
+go 1.21

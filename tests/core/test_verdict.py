@@ -1,0 +1,243 @@
+"""What a dump says of the cause: each verdict by the figures of a case that was seen, then over arbitrary figures."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from sidecar.core.model import Reading
+from sidecar.core.verdict import MemoryVerdict, Name, judge, line_of
+
+MIB = 1 << 20
+UNSET = (1 << 63) - 1
+NO_GC = "nobody looked"
+
+
+def reading(used: int, limit: int | None = 512 * MIB, cache: int = 0) -> Reading:
+    """A container that uses so much, of it ``cache`` that the kernel can drop."""
+    return Reading(usage_bytes=used, inactive_file_bytes=cache, limit_bytes=limit, oom_kills=0)
+
+
+def collector(**mib: int | None) -> dict[str, int | None]:
+    """What a server's collector says that is about to be killed at 512 MiB for its garbage, changed; sizes in MiB."""
+    figures = {
+        "heap_marked_bytes": 350,
+        "heap_live_bytes": 490,
+        "heap_in_use_bytes": 492,
+        "heap_goal_bytes": 700,
+        "heap_free_bytes": 0,
+        "heap_released_bytes": 4,
+        "mapped_ready_bytes": 500,
+        "stacks_bytes": 1,
+        "profile_in_use_bytes": 490,
+        "profile_short_lived_bytes": 400,
+        "profile_largest_object_bytes": 1,
+        **mib,
+    }
+    sizes = {name: None if value is None else value * MIB for name, value in figures.items()}
+    return {"memory_limit_bytes": UNSET, "gc_percent": 100, **sizes}
+
+
+def verdict(used_mib: int = 505, **mib: int | None) -> MemoryVerdict:
+    """The verdict on that server."""
+    return judge(reading(used_mib * MIB), collector(**mib), missing=NO_GC)
+
+
+def test_garbage_that_piled_up_has_its_figures_and_remedy() -> None:
+    """The collector would have looked at 700 MiB, the limit is 512, the code frees what it allocates."""
+    found = verdict()
+    assert found.name == "gc-headroom"
+    for figure in ("350.0MiB", "700.0MiB", "512.0MiB", "GOMEMLIMIT unset", "81 %"):
+        assert figure in found.why
+    assert "GOMEMLIMIT=456MiB" in found.remedy  # 5 of the 512 MiB aren't the runtime's
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ({"memory_limit_bytes": 512}, "gc-headroom"),
+        ({"memory_limit_bytes": 460}, "near-gomemlimit"),
+        ({"memory_limit_bytes": 460, "heap_marked_bytes": 440}, "live-heap"),
+        ({"heap_marked_bytes": 440}, "live-heap"),
+        ({"profile_short_lived_bytes": 0}, "heap-growth"),
+        ({"profile_short_lived_bytes": 240}, "heap-growth"),
+        ({"profile_in_use_bytes": 200, "profile_short_lived_bytes": 200}, "heap-growth"),
+        ({"profile_largest_object_bytes": 256}, "heap-growth"),
+        ({"heap_goal_bytes": None}, "gc-headroom"),
+        ({"heap_goal_bytes": None, "heap_marked_bytes": 0, "profile_short_lived_bytes": 0}, "heap-growth"),
+        ({"heap_goal_bytes": 300, "heap_marked_bytes": 150}, "heap-growth"),
+        ({"heap_goal_bytes": 300, "heap_marked_bytes": 100, "heap_live_bytes": 110}, "unknown"),
+        ({"heap_free_bytes": 300, "heap_in_use_bytes": 192, "heap_live_bytes": 190}, "room-left"),
+        ({"heap_in_use_bytes": 100, "heap_live_bytes": 90, "mapped_ready_bytes": 110}, "outside-the-go-heap"),
+        ({"heap_in_use_bytes": 100, "heap_live_bytes": 90, "stacks_bytes": 390}, "outside-the-go-heap"),
+    ],
+)
+def test_each_cause_by_what_differs(case: dict[str, int | None], name: str) -> None:
+    """One server, one or two figures that are other than in the case of piled up garbage."""
+    sizes = dict(case)
+    gomemlimit = sizes.pop("memory_limit_bytes", None)
+    gc = collector(**sizes) | ({"memory_limit_bytes": gomemlimit * MIB} if gomemlimit is not None else {})
+    assert judge(reading(505 * MIB), gc, missing=NO_GC).name == name
+
+
+def test_untouched_memory_is_not_taken_for_live() -> None:
+    """A ballast of 1 GiB that was never touched counts as live with the collector and takes no page."""
+    sizes = {"heap_marked_bytes": 1224, "heap_live_bytes": 1324, "heap_in_use_bytes": 1330, "mapped_ready_bytes": 1340}
+    found = verdict(450, **sizes, heap_goal_bytes=2448, profile_in_use_bytes=1324, profile_short_lived_bytes=100)
+    assert found.name == "heap-growth"
+
+
+def test_a_buffer_that_has_just_doubled_is_no_room_left() -> None:
+    """Its pages aren't touched yet when the heap is read, and half of the limit seems free."""
+    sizes = {"heap_marked_bytes": 240, "heap_live_bytes": 720, "heap_in_use_bytes": 722, "mapped_ready_bytes": 730}
+    found = verdict(250, **sizes, heap_goal_bytes=480, profile_largest_object_bytes=480, profile_in_use_bytes=720)
+    assert found.name == "heap-growth"
+    assert "one object alone takes 480.0MiB" in found.why
+
+
+def test_memory_that_is_not_at_its_limit_has_no_cause() -> None:
+    """A dump on demand in calm times; page cache that can go at any time doesn't count."""
+    calm = collector(heap_live_bytes=90, heap_marked_bytes=60, heap_in_use_bytes=92, mapped_ready_bytes=100)
+    found = judge(reading(500 * MIB, cache=390 * MIB), calm, missing=NO_GC)
+    assert found.name == "room-left"
+    assert "110.0MiB of 512.0MiB" in found.why
+
+
+def test_what_is_elsewhere_is_told_apart() -> None:
+    """Stacks point to goroutines, what isn't Go's at all to cgo and mmap; each with its size."""
+    outside = verdict(heap_in_use_bytes=100, heap_live_bytes=90, mapped_ready_bytes=110)
+    assert "395.0MiB not the runtime's" in outside.why
+    assert "cgo, mmap" in outside.remedy
+    stacks = verdict(heap_in_use_bytes=100, heap_live_bytes=90, stacks_bytes=390)
+    assert "390.0MiB are stacks" in stacks.why
+    assert "goroutine" in stacks.remedy
+
+
+def test_at_gomemlimit_little_garbage_is_told_from_much() -> None:
+    """A collector that finds nothing to free wants a larger limit; one that does wants none."""
+    limit = {"memory_limit_bytes": 460 * MIB}
+    busy = judge(reading(480 * MIB), collector(heap_marked_bytes=380) | limit, missing=NO_GC)
+    fine = judge(reading(480 * MIB), collector(heap_marked_bytes=150) | limit, missing=NO_GC)
+    assert (busy.name, fine.name) == ("near-gomemlimit", "near-gomemlimit")
+    assert busy.remedy.startswith("raise the limit")
+    assert "CRITICAL" in fine.remedy
+
+
+def test_only_a_record_without_frees_speaks_for_a_leak() -> None:
+    """Where a fifth was freed, nothing is hinted at."""
+    assert "speaks for a leak" in verdict(profile_short_lived_bytes=5).why
+    assert "speaks for a leak" not in verdict(profile_short_lived_bytes=100).why
+
+
+@pytest.mark.parametrize(
+    ("gc", "limit", "said"),
+    [
+        (None, 512 * MIB, NO_GC),
+        (collector(), None, "no memory limit"),
+        (collector(heap_marked_bytes=None), 512 * MIB, "heap_marked_bytes"),
+        ({}, 512 * MIB, "mapped_ready_bytes"),
+        (collector(heap_live_bytes=-1), 512 * MIB, "make no sense"),
+    ],
+)
+def test_what_is_missing_is_named(gc: dict[str, int | None] | None, limit: int | None, said: str) -> None:
+    """No figures, no verdict: it says which are missing, and what would bring them."""
+    found = judge(reading(505 * MIB, limit), gc, missing=NO_GC)
+    assert found.name == "unknown"
+    assert said in found.why
+    assert "oom-heap-dumper check" in found.remedy
+
+
+def test_the_line_for_people() -> None:
+    """Name, reason and remedy of what `document` gave; nothing of what isn't a manifest."""
+    line = line_of({"verdict": verdict().document()})
+    assert line is not None
+    assert line.startswith("gc-headroom: garbage was left to pile up")
+    assert line.endswith("knows the limit")
+    nothing: list[object] = [None, [], "x", {}, {"verdict": None}, {"verdict": {"name": 1, "why": "x", "remedy": "y"}}]
+    assert not any(line_of(document) for document in nothing)
+
+
+SIZES = st.integers(min_value=0, max_value=1 << 48)
+FIGURES = st.fixed_dictionaries(
+    {},
+    optional={
+        name: SIZES | st.none()
+        for name in (*collector(), "something_else")
+        if name not in ("memory_limit_bytes", "gc_percent")
+    }
+    | {"memory_limit_bytes": st.integers(0, UNSET), "gc_percent": st.integers(-1, 1 << 31)},
+)
+NEAR = st.integers(min_value=0, max_value=1024)
+
+
+USED = st.just(505) | NEAR
+
+
+@st.composite
+def likely(draw: st.DrawFn) -> dict[str, int | None]:
+    """Figures of a case that was seen, some of them changed to others of the order of the limit."""
+    seen: dict[str, int | None] = draw(
+        st.sampled_from(
+            [
+                {},
+                {"heap_marked_bytes": 440},
+                {"heap_in_use_bytes": 100, "heap_live_bytes": 90, "mapped_ready_bytes": 110},
+            ]
+        )
+    )
+    names = st.sampled_from([name for name in collector() if name not in ("memory_limit_bytes", "gc_percent")])
+    gc = collector(**seen)
+    for name, mib in draw(st.dictionaries(names, NEAR, max_size=4)).items():
+        gc[name] = mib * MIB
+    gc["memory_limit_bytes"] = draw(st.just(UNSET) | NEAR.map(lambda mib: mib * MIB))
+    return gc
+
+
+@given(SIZES, st.none() | SIZES, SIZES, st.none() | FIGURES)
+def test_any_figures_have_a_verdict(used: int, limit: int | None, cache: int, gc: dict[str, int | None] | None) -> None:
+    """A known name, one line each of reason and remedy, whatever the figures, and no error."""
+    found = judge(reading(used, limit, cache), gc, missing=NO_GC)
+    assert found.name in get_args(Name)
+    assert found.why.isprintable()
+    assert found.remedy.isprintable()
+    assert line_of({"verdict": found.document()})
+
+
+@given(USED, likely())
+def test_garbage_is_said_only_where_all_speaks_for_it(used_mib: int, gc: dict[str, int | None]) -> None:
+    """No GOMEMLIMIT that would have helped, a goal that the limit doesn't allow, room for what is live, frees."""
+    found = judge(reading(used_mib * MIB), gc, missing=NO_GC)
+    assume(found.name == "gc-headroom")
+    figures = {name: value or 0 for name, value in found.figures.items()}
+    limit = figures["limit_bytes"]
+    assert figures["gomemlimit_bytes"] == 0 or figures["gomemlimit_bytes"] > 0.9 * (limit - figures["outside_go_bytes"])
+    assert figures["gc_goal_bytes"] > 0.9 * (limit - figures["outside_go_bytes"])
+    assert figures["profile_short_lived_bytes"] >= 0.5 * figures["profile_in_use_bytes"]
+
+
+@given(USED, likely(), NEAR)
+def test_fewer_frees_never_make_it_garbage(used_mib: int, gc: dict[str, int | None], fewer_mib: int) -> None:
+    """Less of a record that speaks for garbage leaves the verdict, or weakens it."""
+    before = judge(reading(used_mib * MIB), gc, missing=NO_GC).name
+    short_lived = max(0, (gc["profile_short_lived_bytes"] or 0) - fewer_mib * MIB)
+    after = judge(reading(used_mib * MIB), gc | {"profile_short_lived_bytes": short_lived}, missing=NO_GC).name
+    assert after == before or (before, after) == ("gc-headroom", "heap-growth")
+
+
+@given(USED, likely(), NEAR)
+def test_more_live_memory_stays_live(used_mib: int, gc: dict[str, int | None], more_mib: int) -> None:
+    """What was too much to be live after a collection is so with more of it."""
+    before = judge(reading(used_mib * MIB), gc, missing=NO_GC).name
+    assume(before == "live-heap")
+    more = gc | {"heap_marked_bytes": (gc["heap_marked_bytes"] or 0) + more_mib * MIB}
+    assert judge(reading(used_mib * MIB), more, missing=NO_GC).name == "live-heap"
+
+
+@given(USED, likely(), NEAR)
+def test_more_memory_elsewhere_stays_elsewhere(used_mib: int, gc: dict[str, int | None], more_mib: int) -> None:
+    """The Go heap's share only shrinks by memory that isn't its own."""
+    assume(judge(reading(used_mib * MIB), gc, missing=NO_GC).name == "outside-the-go-heap")
+    assert judge(reading((used_mib + more_mib) * MIB), gc, missing=NO_GC).name == "outside-the-go-heap"
