@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from kubernetes_validate import (  # type: ignore[import-untyped]  # the package carries no types
     ValidationError,
@@ -8,6 +10,7 @@ from kubernetes_validate import (  # type: ignore[import-untyped]  # the package
 )
 
 from sidecar.core.quantities import parse_bytes
+from sidecar.kernel.rights import Credentials, granting_lines
 from tests.k8s.manifests import (
     K8S,
     SIDECAR,
@@ -117,6 +120,16 @@ def test_the_resources_are_those_that_were_measured(deployment: Manifest) -> Non
     assert "asks for 10m CPU and 48Mi, and may have 128Mi" in (K8S / "README.md").read_text()
 
 
+def test_the_component_advises_what_is_tried_and_checked() -> None:
+    """In a pod of several users: the capabilities of the README's row, and those that ``check`` would print."""
+    advice = re.search(r"drop ALL and add (.+?) \(", (K8S / "component" / "kustomization.yaml").read_text())
+    assert advice is not None
+    added = f"add: [{', '.join(re.findall('[A-Z_]+', advice[1]))}]"
+    assert f"root, `drop: [ALL]`, `{added}` | any app" in (K8S.parent / "README.md").read_text()
+    one, other = (Credentials(uid=uid, gid=uid, permitted=frozenset()) for uid in (1000, 2000))
+    assert f"    {added}" in granting_lines(["memory"], [one], other, others=[other])
+
+
 @each_deployment
 def test_the_liveness_probe_has_time_to_start_python(deployment: Manifest) -> None:
     """The probe runs the health command without a shell, and a busy node doesn't fail it."""
@@ -145,7 +158,7 @@ def test_the_component_adds_the_same_sidecar() -> None:
     added = containers_of(pod_of(DEPLOYMENTS["component"]))[SIDECAR]
     for field in ("livenessProbe", "resources", "volumeMounts"):
         assert added[field] == plain[field]
-    assert added["env"] == [variable for variable in plain["env"] if "valueFrom" in variable]
+    assert added["env"] == [variable for variable in plain["env"] if "fieldRef" in variable.get("valueFrom", {})]
     assert security_of({}, added) == {
         name: setting
         for name, setting in security_of(pod_of(DEPLOYMENTS["deployment"]), plain).items()

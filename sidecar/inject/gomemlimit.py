@@ -1,0 +1,161 @@
+"""GOMEMLIMIT for the app's containers, and the threshold that goes with it. Pure.
+
+Go's runtime doesn't know the container's limit: it lets the heap grow to twice what is live (GOGC=100) and is killed
+with garbage in hand. GOMEMLIMIT tells it; Kubernetes can only express the whole limit (``resourceFieldRef``), which
+leaves no room for what the runtime doesn't count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from sidecar.inject.model import PodError
+from sidecar.inject.patch import join, look_up
+from sidecar.inject.pods import listing
+
+VARIABLE = "GOMEMLIMIT"
+
+DEFAULT_CRITICAL_PERCENT = 80.0
+"""What the watch uses if nobody says otherwise; see ``sidecar.options``."""
+
+_USUAL_PERCENT = 90.0  # taken for a GOMEMLIMIT whose value isn't in the manifest
+_ROOM_PERCENT = 5.0  # least distance from GOMEMLIMIT to the threshold
+_HIGHEST_CRITICAL_PERCENT = 99.0
+
+# apimachinery/pkg/api/resource: a signed number with a suffix or an exponent.
+_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
+_FACTORS = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "k": Fraction(1000)}
+_FACTORS |= {letter: Fraction(1000 ** (power + 2)) for power, letter in enumerate("MGTPE")}
+_FACTORS |= {f"{letter}i": Fraction(1024 ** (power + 1)) for power, letter in enumerate("KMGTPE")}
+
+# runtime/string.go, parseByteCount.
+_GO_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)?", re.ASCII)
+_GO_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Addition:
+    """A GOMEMLIMIT to set in the container at ``index``."""
+
+    index: int
+    container: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cure:
+    """What to set and what to say. ``highest_percent`` is the highest GOMEMLIMIT of all below its limit, or None."""
+
+    additions: tuple[Addition, ...]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    highest_percent: float | None
+
+
+def quantity_bytes(value: object) -> int:
+    """A Kubernetes quantity, as text or a number, as bytes; parts of a byte are rounded up, as Kubernetes does.
+
+    >>> quantity_bytes("512Mi"), quantity_bytes("1.5G"), quantity_bytes("1e9"), quantity_bytes("1500m")
+    (536870912, 1500000000, 1000000000, 2)
+
+    Raises ValueError for what is none.
+    """
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"must be a size like 512Mi or 1Gi (got {value!r:.60})")
+    factor = _FACTORS[match[2]] if match[2] else Fraction(10) ** int(match[3] or 0)
+    exact = Fraction(match[1]) * factor
+    return -(-exact.numerator // exact.denominator)
+
+
+def go_size(count_bytes: int) -> str:
+    """Bytes as GOMEMLIMIT takes them: rounded down to a unit where that loses less than a hundredth.
+
+    >>> go_size(483183820), go_size(60397977), go_size(1 << 30), go_size(50)
+    ('460MiB', '58982KiB', '1024MiB', '50B')
+    """
+    for unit in ("MiB", "KiB"):
+        if count_bytes >= 100 * _GO_UNITS[unit] or count_bytes % _GO_UNITS[unit] == 0 < count_bytes:
+            return f"{count_bytes // _GO_UNITS[unit]}{unit}"
+    return f"{count_bytes}B"
+
+
+def plan_gomemlimit(pod: Mapping[str, object], percent: float | None) -> Cure:
+    """Decide for each app container whether it gets a GOMEMLIMIT of so many percent of its limit; None for nowhere.
+
+    Raises PodError for a memory limit that is none.
+    """
+    additions: list[Addition] = []
+    notes: list[str] = []
+    warnings: list[str] = []
+    percents: list[float] = []
+    for index, container in enumerate(listing(pod, "/spec/containers")):
+        name = str(container["name"])
+        limit_bytes = memory_limit_bytes(container, index)
+        present = [each for each in listing(container, "/env") if each.get("name") == VARIABLE]
+        if present:
+            found, said = _found(name, present[-1], limit_bytes)
+            notes.append(said)
+            if found is not None and found >= 100:
+                warnings.append(f"{name}: {VARIABLE} isn't below the memory limit, so it protects from nothing.")
+            percents += [found] if found is not None and found < 100 else []
+        elif limit_bytes is None:
+            warnings.append(
+                f"{name}: it has no memory limit, so nothing will fire for it: set resources.limits.memory."
+            )
+        elif percent is not None:
+            value = go_size(int(limit_bytes * Fraction(percent) / 100))
+            additions.append(Addition(index=index, container=name, value=value))
+            limit = look_up(container, "/resources/limits/memory")
+            notes.append(f"{name}: {VARIABLE}={value}, {percent:g} % of its memory limit of {limit}.")
+            percents += [percent] if percent < 100 else []
+            if look_up(container, "/envFrom"):
+                warnings.append(f"{name}: a {VARIABLE} that comes by envFrom is overridden; --gomemlimit off keeps it.")
+    return Cure(
+        additions=tuple(additions),
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+        highest_percent=max(percents, default=None),
+    )
+
+
+def memory_limit_bytes(container: Mapping[str, object], index: int) -> int | None:
+    """A container's memory limit; None without one, or with 0, which is none. Raises PodError for a wrong one."""
+    limit = look_up(container, "/resources/limits/memory")
+    if limit is None:
+        return None
+    try:
+        return quantity_bytes(limit) or None
+    except ValueError as error:
+        where = join("spec", "containers", index, "resources", "limits", "memory")
+        raise PodError(f"{container['name']}: the memory limit {error}", where) from None
+
+
+def choose_critical(highest_percent: float | None) -> float | None:
+    """The threshold for a GOMEMLIMIT of so many percent: midway from it to the limit. None where the default will do.
+
+    A healthy program hovers just below its GOMEMLIMIT; a threshold below that fires in peace. A late one costs no
+    evidence, as the watch keeps the newest snapshot in hand from half of the limit on.
+
+    >>> choose_critical(90.0), choose_critical(50.0), choose_critical(None)
+    (95.0, None, None)
+    """
+    if highest_percent is None or highest_percent + _ROOM_PERCENT <= DEFAULT_CRITICAL_PERCENT:
+        return None
+    return min(float(round((highest_percent + 100) / 2)), _HIGHEST_CRITICAL_PERCENT)
+
+
+def _found(name: str, entry: Mapping[str, object], limit_bytes: int | None) -> tuple[float | None, str]:
+    """The percentage that a GOMEMLIMIT of the manifest's own is (None: can't be told), and what to say of it."""
+    if "valueFrom" in entry:
+        resource = look_up(entry, "/valueFrom/resourceFieldRef/resource")
+        percent = 100.0 if resource == "limits.memory" else _USUAL_PERCENT
+        return percent, f"{name}: its {VARIABLE} comes by valueFrom and stays as it is."
+    said = f"{name}: it has a {VARIABLE} of its own ({entry.get('value')}), which stays as it is."
+    match = _GO_SIZE.fullmatch(str(entry.get("value")))
+    if match is None or limit_bytes is None:
+        return None, said
+    return 100.0 * int(match[1]) * _GO_UNITS[match[2] or "B"] / limit_bytes, said
