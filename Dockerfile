@@ -32,11 +32,13 @@ RUN python3 -m pip --python /tmp/build-tools/bin/python3 wheel \
 
 # botocore describes 400 services. The sidecar calls S3; the others are how botocore gets credentials: STS for IRSA and
 # assumed roles, the rest for engineers who run `list` and `get` with AWS single sign-on. (Pod Identity is plain HTTP.)
-# Then make the environment belong to the interpreter of the final image, and lay out what only its user may write.
+# Then leave out the programs that dependencies bring along, make the environment belong to the interpreter of the final
+# image, and lay out what only its user may write.
 RUN cd /opt/oom-heap-dumper \
  && find lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
       ! -name s3 ! -name sts ! -name sso ! -name sso-oidc ! -name signin -exec rm -r {} + \
- && rm -r lib/python3*/site-packages/boto3/examples bin/[Aa]ctivate* bin/python* \
+ && rm -r lib/python3*/site-packages/boto3/examples \
+ && find bin -mindepth 1 ! -name oom-heap-dumper -delete \
  && ln -s "${RUNTIME_PYTHON}" bin/python3 \
  && ln -s python3 bin/python \
  && printf 'home = %s\ninclude-system-site-packages = false\n' "${RUNTIME_PYTHON%/*}" >pyvenv.cfg \

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,13 @@ from localpod.podman import Podman, unavailable
 from localpod.toolchain import DEFAULT_CACHE, Toolchain
 from tests.k8s.manifests import K8S, SIDECAR, Manifest, load, of_kind
 from tests.pod.door import Door
+from tests.pod.entrance import Entrance
 from tests.pod.kube import Ground, for_podman, with_environment
 from tests.pod.running import RunningPod
 from tests.s3_servers import S3Endpoint
-from tests.s3_servers.swift import SwiftUnavailableError, swift_server
+from tests.s3_servers.swift import SwiftServer, SwiftUnavailableError, swift_server
+
+LOOPBACK = "127.0.0.1"
 
 # The first test pays for what is built and installed once.
 _FIRST_WITHIN_S = 900
@@ -50,7 +54,18 @@ def podman() -> Podman:
 
 @pytest.fixture(scope="session")
 def built(podman: Podman, go: Toolchain) -> Images:
-    """The project's two images and the test program's, built once."""
+    """The project's two images and the test program's, built once: here, unless by a machine below this one."""
+    if not podman.has_foreign_images:
+        return build_images(podman, go)
+    there = Images(sidecar=images.SIDECAR, example=images.EXAMPLE, program="localhost/program:test")
+    missing = [name for name in astuple(there) if not podman.has_image(name)]
+    if missing:
+        pytest.skip(f"no image {missing[0]}: python -m tests.programs builds it on the machine below this one")
+    return there
+
+
+def build_images(podman: Podman, go: Toolchain) -> Images:
+    """Build what the pods are made of, as far as it isn't there as it would be built now."""
     program = go.build(Path(__file__).with_name("program"))
     return Images(
         sidecar=images.build_sidecar(podman),
@@ -60,19 +75,26 @@ def built(podman: Podman, go: Toolchain) -> Images:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Endpoint]:
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
     """A real S3 that checks signatures, outside of the pods."""
     try:
         with swift_server(tmp_path_factory.mktemp("swift")) as server:
-            yield server.http
+            yield server
     except SwiftUnavailableError as error:
         pytest.skip(f"no Swift here: {error}")
+
+
+@pytest.fixture(scope="session")
+def store(swift: SwiftServer) -> S3Endpoint:
+    """The store by plain HTTP."""
+    return swift.http
 
 
 @pytest.fixture
 def door(podman: Podman, store: S3Endpoint) -> Iterator[Door]:
     """The pods' way to the store."""
-    with Door(podman.gateway(), int(store.url.rpartition(":")[2])) as running:
+    address = podman.gateway() if podman.has_bridges else LOOPBACK
+    with Door(address, int(store.url.rpartition(":")[2])) as running:
         yield running
 
 
@@ -84,17 +106,21 @@ def play(podman: Podman, built: Images, store: S3Endpoint, door: Door, tmp_path:
     """Runs the pod of a Deployment; without one that of k8s/deployment.yaml.
 
     ``app`` are variables of the container ``app``, ``sidecar`` those of the sidecar; ``images`` are those of further
-    containers, or in place of the project's own. Without ``kubelet`` there are no termination logs.
+    containers, or in place of the project's own. Without ``kubelet`` there are no termination logs. An ``inner`` door
+    is there before any container runs, at the door's own address, be it loopback. Without ``start`` none runs yet.
     """
     pods = []
+    entrances = contextlib.ExitStack()
 
-    def start(
+    def make(
         deployment: Manifest | None = None,
         *,
         app: Mapping[str, str] | None = None,
         sidecar: Mapping[str, str] | None = None,
         images: Mapping[str, str] | None = None,
         kubelet: bool = True,
+        inner: Door | None = None,
+        start: bool = True,
     ) -> RunningPod:
         name = f"pod-{secrets.token_hex(3)}"
         ground = Ground(
@@ -113,11 +139,16 @@ def play(podman: Podman, built: Images, store: S3Endpoint, door: Door, tmp_path:
                 log.touch()
         pod = RunningPod(name=name, podman=podman, store=store)
         pods.append(pod)
-        pod.play(for_podman(manifest, ground, name), tmp_path)
+        pid = pod.create(for_podman(manifest, ground, name), tmp_path)
+        for each in ([] if podman.has_bridges else [door]) + ([inner] if inner is not None else []):
+            entrances.enter_context(Entrance(pid, each))
+        if start:
+            pod.start()
         return pod
 
     try:
-        yield start
+        with entrances:
+            yield make
     finally:
         for pod in pods:
             pod.remove()

@@ -7,13 +7,14 @@ import selectors
 import socket
 import threading
 from types import TracebackType
-from typing import Self
+
+from tests.listener import Listener
 
 _FREEBIND = 15  # IP_FREEBIND of linux/in.h: the address exists only while a pod runs
 _CHUNK = 1 << 16
 
 
-class Door:
+class Door(Listener):
     """Listens at ``address`` and passes each connection on to a port of 127.0.0.1.
 
     While it is held shut, connections are taken and then nothing moves, as with a store that hangs; ``held`` tells
@@ -21,27 +22,22 @@ class Door:
     """
 
     def __init__(self, address: str, port: int) -> None:
-        self._target = ("127.0.0.1", port)
-        self._server = socket.socket()
-        self._server.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
-        self._server.bind((address, 0))
-        self._server.listen(64)
-        self.url = "http://{}:{}".format(*self._server.getsockname())
+        server = socket.socket()
+        server.setsockopt(socket.IPPROTO_IP, _FREEBIND, 1)
+        server.bind((address, 0))
+        server.listen(64)
+        super().__init__(server)
+        self.url = "http://{}:{}".format(*self.address)
         self.held = threading.Event()
+        self._target = ("127.0.0.1", port)
         self._shut = threading.Event()
         self._waiting: list[socket.socket] = []
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        super().__exit__(kind, error, traceback)
         self.open()
-        with contextlib.suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
 
     def shut(self) -> None:
         """From now on nothing gets through."""
@@ -54,24 +50,19 @@ class Door:
         while self._waiting:
             self._waiting.pop().close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._server.accept()
-            except OSError:
-                return
-            if self._shut.is_set():
-                self._waiting.append(client)
-                self.held.set()
-            else:
-                threading.Thread(target=self._pass_on, args=(client,), daemon=True).start()
+    def take(self, connection: socket.socket) -> None:
+        if self._shut.is_set():
+            self._waiting.append(connection)
+            self.held.set()
+        else:
+            super().take(connection)
 
-    def _pass_on(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client, socket.create_connection(self._target) as server:
+    def serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, socket.create_connection(self._target) as server:
             selector = selectors.DefaultSelector()
             with selector:
-                selector.register(client, selectors.EVENT_READ, server)
-                selector.register(server, selectors.EVENT_READ, client)
+                selector.register(connection, selectors.EVENT_READ, server)
+                selector.register(server, selectors.EVENT_READ, connection)
                 while True:
                     for key, _ in selector.select():
                         data = key.fileobj.recv(_CHUNK)  # type: ignore[union-attr]  # sockets, as registered

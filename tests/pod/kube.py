@@ -15,6 +15,8 @@ from tests.k8s.manifests import SIDECAR, Manifest, containers_of, pod_of
 NAMESPACE = "prod"
 NODE = "node-1"
 
+_DERIVED = {"GOMEMLIMIT", "CRITICAL", "MEMORY_LIMIT"}
+_LONGEST_LABEL = 63
 _FIELDS = {"metadata.namespace": NAMESPACE, "spec.nodeName": NODE}
 
 
@@ -37,7 +39,10 @@ def for_podman(deployment: Manifest, ground: Ground, name: str) -> Manifest:
     """
     template = copy.deepcopy(deployment["spec"]["template"])
     spec = pod_of(deployment | {"spec": {"template": template}})
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"] | {"name": name}, "spec": spec}
+    metadata = template["metadata"] | {"name": name}
+    annotations = metadata.get("annotations", {}).items()  # podman 4.3 takes none that is longer than a label may be
+    metadata["annotations"] = {key: text for key, text in annotations if len(text) <= _LONGEST_LABEL}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     # Podman 4.3 would wait for the end of an init container that restarts, so these are containers here.
     inits = spec.pop("initContainers", [])
     native = [container for container in inits if container.pop("restartPolicy", None) == "Always"]
@@ -48,6 +53,7 @@ def for_podman(deployment: Manifest, ground: Ground, name: str) -> Manifest:
         spec["restartPolicy"] = "OnFailure"  # the pod's Always would restart these too
     for container in containers_of(spec).values():
         _adapt_container(container, ground)
+        _resolve_limits(container, spec)
         _mount_termination_log(spec, container, ground, name)
     _rename_volumes(spec, name)
     return pod
@@ -62,6 +68,17 @@ def _adapt_container(container: Manifest, ground: Ground) -> None:
         if field in _FIELDS:  # podman knows only the pod's name
             del variable["valueFrom"]
             variable["value"] = _FIELDS[field]
+
+
+def _resolve_limits(container: Manifest, spec: Manifest) -> None:
+    """Podman takes every resource for the container's own."""
+    for variable in container.get("env", []):
+        source = variable.get("valueFrom", {}).get("resourceFieldRef")
+        if source is not None:
+            assert source["resource"] == "limits.memory"
+            limit = containers_of(spec)[source["containerName"]]["resources"]["limits"]["memory"]
+            del variable["valueFrom"]
+            variable["value"] = limit
 
 
 def _mount_termination_log(spec: Manifest, container: Manifest, ground: Ground, pod: str) -> None:
@@ -91,12 +108,28 @@ def with_environment(deployment: Manifest, container: str, variables: Mapping[st
 
 
 def with_limit(deployment: Manifest, container: str, limit: str | None) -> Manifest:
-    """The Deployment with another memory limit for one of its containers, or none."""
+    """The Deployment with another memory limit for one of its containers, or none.
+
+    What inject has derived from the limit that it had goes with that.
+    """
     changed = copy.deepcopy(deployment)
+    for each in containers_of(pod_of(changed)).values():
+        each["env"] = [entry for entry in each.get("env", []) if entry["name"] not in _DERIVED]
     resources = containers_of(pod_of(changed))[container]["resources"]
     resources.pop("limits", None)
     if limit is not None:
         resources["limits"] = {"memory": limit}
+    return changed
+
+
+def with_file(deployment: Manifest, container: str, source: Path, path: str) -> Manifest:
+    """The Deployment with a file of this machine at a path of one of its containers, as a ConfigMap's would be."""
+    changed = copy.deepcopy(deployment)
+    spec = pod_of(changed)
+    volume = source.name.replace(".", "-")
+    spec.setdefault("volumes", []).append({"name": volume, "hostPath": {"path": str(source), "type": "File"}})
+    mount = {"name": volume, "mountPath": path, "readOnly": True}
+    containers_of(spec)[container].setdefault("volumeMounts", []).append(mount)
     return changed
 
 

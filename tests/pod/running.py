@@ -15,14 +15,14 @@ from typing import Any, TypeVar
 import psutil
 import yaml
 
-from localpod.podman import NETWORK, Podman
+from localpod.podman import Podman
 from tests.e2e.sidecar_run import wait_until
 from tests.k8s.manifests import SIDECAR, Manifest
 from tests.s3_servers import S3Endpoint
 
 T = TypeVar("T")
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 _TIDY_WITHIN_S = 5.0
 
 
@@ -34,11 +34,23 @@ class RunningPod:
     podman: Podman
     store: S3Endpoint
 
-    def play(self, manifest: Manifest, folder: Path) -> None:
-        """Start it, by ``podman kube play``."""
+    def create(self, manifest: Manifest, folder: Path) -> int:
+        """Make it, without a container that runs; return the PID of the process that holds its namespaces."""
         path = folder / f"{self.name}.yaml"
         path.write_text(yaml.safe_dump(manifest))
-        self.podman.run("kube", "play", "--network", NETWORK, path)
+        return self.podman.create_pod(path, self.name)
+
+    def start(self) -> None:
+        """Run its containers."""
+        self.podman.run("pod", "start", self.name)
+
+    def start_container(self, container: str) -> None:
+        """Run one of them."""
+        self.podman.run("start", self.in_podman(container))
+
+    def stop_container(self, container: str) -> None:
+        """SIGTERM to one of them and the wait for its end, with no restart, as when the pod ends."""
+        self.podman.run("stop", "--time", f"{DEADLINE_S:.0f}", self.in_podman(container), timeout_s=DEADLINE_S + 30)
 
     def remove(self) -> None:
         """Kill what runs of it and remove its volumes."""

@@ -10,7 +10,7 @@ from tests.k8s.manifests import K8S, SIDECAR, Manifest, load, of_kind
 from tests.pod.conftest import Images, Play
 from tests.pod.door import Door
 from tests.pod.kube import with_limit
-from tests.pod.running import RunningPod
+from tests.pod.running import DEADLINE_S, RunningPod
 
 # It stays above the threshold of a limit of 64 MiB and below the limit.
 HOVER = {"LEAK_MODE": "steady", "LEAK_RATE": "40MiB/s", "LEAK_DELAY": "3s", "LEAK_MAX": "52MiB", "GOGC": "10"}
@@ -35,7 +35,7 @@ def test_a_hanging_store_and_sigterm_lose_nothing(play: Play, deployment: Manife
     door.shut()
     pod = play(deployment, app=HOVER, sidecar={"UPLOAD_GRACE": "1s"})
     pod.wait_for("captured", container="app")
-    assert door.held.wait(60), pod.log()
+    assert door.held.wait(DEADLINE_S), pod.log()
     pod.signal(signal.SIGTERM)
     pod.wait_for_exit(SIDECAR)
     before = captured_keys(pod)
@@ -48,7 +48,7 @@ def test_a_hanging_store_and_sigterm_lose_nothing(play: Play, deployment: Manife
 @pytest.mark.parametrize("moment", ["watching", "captured", "stored"])
 def test_sigterm_with_the_store_at_hand_loses_nothing(play: Play, deployment: Manifest, moment: str) -> None:
     """SIGTERM before, during and after the upload: what is in the spool leaves within the grace, exit code 0."""
-    pod = play(deployment, app=HOVER)
+    pod = play(deployment, app=HOVER, sidecar={"UPLOAD_GRACE": "60s"})
     pod.wait_for(moment)
     pod.signal(signal.SIGTERM)
     assert pod.wait_for_exit(SIDECAR) == 0
@@ -58,8 +58,8 @@ def test_sigterm_with_the_store_at_hand_loses_nothing(play: Play, deployment: Ma
 
 def test_sigterm_while_the_app_keeps_a_capture_waiting(play: Play, deployment: Manifest, built: Images) -> None:
     """The app has been asked for a profile and doesn't answer: the end isn't kept up, and what there is is stored."""
-    app = {"ADDR": ":8080", "PREFIX": "/debug/pprof", "SLOW": "30", "MOST": "52", "GOGC": "10"}
-    pod = play(deployment, app=app, images={"app": built.program}, sidecar={"UPLOAD_GRACE": "10s"})
+    app = {"ADDR": ":8080", "PREFIX": "/debug/pprof", "SLOW": "300", "MOST": "52", "GOGC": "10"}
+    pod = play(deployment, app=app, images={"app": built.program}, sidecar={"UPLOAD_GRACE": "60s"})
     pod.wait_for("captured", container="app")
     pod.signal(signal.SIGTERM)
     assert pod.wait_for_exit(SIDECAR) == 0

@@ -56,6 +56,20 @@ def test_fields_of_the_downward_api_that_podman_lacks_have_values() -> None:
     assert variables["NODE_NAME"]["value"] == "node-1"
 
 
+def test_a_limit_of_another_container_is_resolved() -> None:
+    """The sidecar is told the app's limit, which podman would take for the sidecar's own."""
+    spec = for_podman(deployments()["deployment"], GROUND, "p")["spec"]
+    variables = {entry["name"]: entry for entry in containers_of(spec)[SIDECAR]["env"]}
+    assert variables["MEMORY_LIMIT"] == {"name": "MEMORY_LIMIT", "value": "256Mi"}
+
+
+def test_another_limit_takes_what_was_derived_from_the_old_one() -> None:
+    """A smaller app isn't run with the GOMEMLIMIT and the threshold of the larger one."""
+    spec = pod_of(with_limit(deployments()["deployment"], "app", "64Mi"))
+    names = {entry["name"] for container in containers_of(spec).values() for entry in container["env"]}
+    assert not names & {"GOMEMLIMIT", "CRITICAL", "MEMORY_LIMIT"}
+
+
 def test_a_test_changes_a_copy() -> None:
     """Variables replace those of the same name, a limit is replaced or removed, and the manifest stays as it was."""
     manifest = deployments()["deployment"]
