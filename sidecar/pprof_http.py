@@ -17,7 +17,7 @@ from http import HTTPStatus
 import httpcore
 
 from sidecar.deadline_tcp import DeadlineBackend
-from sidecar.errors import PprofError
+from sidecar.errors import ASK_CHECK, PprofError
 from sidecar.settings import PprofSettings
 
 # Sixteen times the largest heap profile seen (50,000 stacks: 4 MB); beyond it, it isn't one.
@@ -28,6 +28,8 @@ _PROBE_DEADLINE_S = 2.0
 _TLS_HINT = b"HTTP request to an HTTPS server"
 _SPEAKS_TLS = "speaks TLS"
 _UNSENDABLE = "HTTP can't carry this request: check PPROF_PATH and PPROF_HEADERS"
+_WANTS_CREDENTIALS = "it wants credentials, see PPROF_HEADERS"
+_WITHHELD = f"they weren't sent, as whose port it is isn't visible: name it in PPROF_PORTS, or {ASK_CHECK}"
 # What cmdline's handler sets in every Go, and hardly anybody else does together.
 _GO_TEXT = {b"content-type": b"text/plain; charset=utf-8", b"x-content-type-options": b"nosniff"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -170,7 +172,13 @@ def connect(
 
     ``hosts`` are tried in order; ``owner_proven`` as in `PprofClient.probe`. Returns the endpoint, with a warm
     connection where its probe was read to the end, or the most telling refusal. Never raises.
+
+    The settings' headers may hold a token of the app's. They go to a port that is proven to be the program's, or that
+    the settings name, and to no other: its answer may be a lie.
     """
+    withheld = bool(settings.headers) and not owner_proven and port not in settings.ports
+    if withheld:
+        settings = replace(settings, headers=())
     refusal = Refusal(reason="no host to dial")
     schemes = ("http", "https") if settings.scheme == "auto" else (settings.scheme,)
     for host in hosts:
@@ -190,7 +198,8 @@ def connect(
                 refusal = answer
             if answer.reason != _SPEAKS_TLS:
                 break
-    return replace(refusal, reason=f"port {port}: {refusal.reason}")
+    why = f"; {_WITHHELD}" if withheld and refusal.reason.endswith(_WANTS_CREDENTIALS) else ""
+    return Refusal(reason=f"port {port}: {refusal.reason}{why}")
 
 
 def _tls_context(settings: PprofSettings) -> ssl.SSLContext:
@@ -221,8 +230,9 @@ class _SmallAnswer:
 
 
 def _judge(answer: _SmallAnswer, command_line: bytes, *, owner_proven: bool) -> Refusal | None:
-    """Whether an answer to ``/cmdline`` is pprof's."""
-    if b"x-go-pprof" in answer.headers:
+    """Whether an answer to ``/cmdline`` is pprof's, and this program's: a neighbour's index answers as ours would."""
+    is_index = b"x-go-pprof" in answer.headers
+    if is_index and owner_proven:
         return None
     if answer.status == HTTPStatus.OK:
         arguments = command_line.rstrip(b"\0")
@@ -231,10 +241,12 @@ def _judge(answer: _SmallAnswer, command_line: bytes, *, owner_proven: bool) -> 
         if owner_proven and _GO_TEXT.items() <= answer.headers.items():
             return None
         return Refusal(reason="answers, but not with this program's arguments")
+    if is_index:
+        return Refusal(reason=f"pprof that doesn't tell whose it is: serve its cmdline too, or {ASK_CHECK}")
     if _TLS_HINT in answer.body:
         return Refusal(reason=_SPEAKS_TLS)
     if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Refusal(reason=f"HTTP {answer.status}: it wants credentials, see PPROF_HEADERS")
+        return Refusal(reason=f"HTTP {answer.status}: {_WANTS_CREDENTIALS}")
     if 300 <= answer.status < 400:
         return Refusal(reason=f"HTTP {answer.status}: redirects are not followed")
     return Refusal(reason=f"HTTP {answer.status}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,12 +17,15 @@ from typing import Self
 
 from sidecar.guard.errors import GuardUnavailableError
 from sidecar.kernel import cgroup_files
+from sidecar.kernel.cgroup import MemoryCgroup
 from sidecar.kernel.cgroup_files import CgroupVersion
 
 # What a cgroup answers that was removed.
 GONE = frozenset({errno.ENOENT, errno.ENODEV})
 
 _READ_BYTES = 8192
+# Beyond any container's: the search for one of its processes has an end.
+_MOST_MEMBERS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,42 @@ def find(view: Path, wanted: CgroupId) -> Path:
         f"the container's memory cgroup isn't below {view}",
         "mount the machine's /sys/fs/cgroup there (a writable hostPath volume), or set GUARD_CGROUPS to where it is",
     )
+
+
+def find_home(view: Path, memory: MemoryCgroup) -> tuple[CgroupId, Path]:
+    """The cgroup that a container's memory is read from, in the view.
+
+    A container shows us its cgroup through mounts of its own, so it may show us another one's: whose it is is told by
+    the processes in there. Raises `GuardUnavailableError` where the view doesn't show it or it isn't the container's.
+    """
+    wanted = CgroupId(device=memory.device, inode=memory.inode)
+    try:
+        directory = find(view, wanted)
+    except GuardUnavailableError:
+        with contextlib.suppress(PermissionError):
+            if not memory.directory.exists():
+                raise GuardUnavailableError(f"{memory.directory} is gone", "the container has ended") from None
+        raise
+    if not memory.is_home_of(_members(directory)):
+        raise GuardUnavailableError(
+            f"what the container shows as its cgroup, {directory}, has none of its processes",
+            "see what it mounts below /sys/fs/cgroup, or it has ended",
+        )
+    return wanted, directory
+
+
+def _members(directory: Path) -> Iterator[int]:
+    """The processes in a cgroup as our PID namespace has them, which has 0 for those outside of it."""
+    with contextlib.suppress(OSError), (directory / "cgroup.procs").open("rb") as file:
+        yield from filter(None, map(int, itertools.islice(file, _MOST_MEMBERS)))
+
+
+def is_view(view: Path, wanted: CgroupId) -> bool:
+    """Whether this is the very view that a cgroup was once found below: only that one tells that it has vanished."""
+    try:
+        return CgroupId.of(view) == wanted
+    except OSError:
+        return False
 
 
 def _tops(view: Path, device: int) -> list[Path]:
@@ -166,7 +206,7 @@ def open_writable(path: Path, flags: int = 0) -> NumberFile:
         elif error.errno in GONE:
             remedy = "the container has ended, or its cgroup has no memory controller"
         else:
-            remedy = "the guard writes limits of the machine's cgroups, so run the sidecar as user 0"
+            remedy = "the machine's cgroups can be written by root alone, so run the sidecar as user 0"
         raise GuardUnavailableError(f"{path} can't be written ({error.strerror})", remedy) from error
 
 

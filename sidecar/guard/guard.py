@@ -73,7 +73,7 @@ class Guard:
         """Whether a container could be adopted; nothing is written. Raises `GuardUnavailableError` if not."""
         mode = self._mode(memory.version)
         try:
-            directory = cgroup_view.find(self._view, CgroupId.of(memory.directory))
+            _, directory = cgroup_view.find_home(self._view, memory)
         except OSError as error:
             raise GuardUnavailableError(f"{memory.directory}: {error.strerror}", "see the rights above") from error
         open_writable(directory / (HIGH if mode == "brake" else FILE_NAMES[memory.version].limit)).close()
@@ -87,8 +87,7 @@ class Guard:
         """
         mode = self._mode(memory.version)
         try:
-            wanted = CgroupId.of(memory.directory)
-            directory = cgroup_view.find(self._view, wanted)
+            wanted, directory = cgroup_view.find_home(self._view, memory)
             with self._lock:
                 if self._closed:
                     raise GuardUnavailableError("the guard is closed", "the sidecar is stopping")
@@ -152,7 +151,7 @@ class Guard:
         try:
             directory = cgroup_view.find(self._view, entry.id)
         except GuardUnavailableError as error:
-            if self._is_view_of(entry):
+            if cgroup_view.is_view(self._view, entry.view):
                 self._journal.remove(entry.id)
             else:
                 _log(logging.WARNING, "guard-kept", f"{entry.path} may have a limit of an earlier run: {error}")
@@ -174,12 +173,6 @@ class Guard:
         state, level = ("restored", logging.INFO) if whole else ("lowered to what is in use", logging.WARNING)
         _log(level, "guard-repaired", f"{entry.path}: a limit that an earlier run had left was {state}")
         return whole
-
-    def _is_view_of(self, entry: Entry) -> bool:
-        try:
-            return CgroupId.of(self._view) == entry.view
-        except OSError:
-            return False
 
 
 def _unbrake(directory: Path, entry: Entry) -> tuple[bool, bool]:

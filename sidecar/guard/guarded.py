@@ -18,6 +18,9 @@ from sidecar.guard.errors import GuardJournalError
 from sidecar.guard.journal import Change, Entry, Journal
 from sidecar.kernel.cgroup_files import CgroupVersion
 
+# The watch calls `hold` between two samples. Letting go may sit in a write for as long as the kernel reclaims.
+_HOLD_WITHIN_S = 0.005
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -65,9 +68,8 @@ class Guarded(ABC):
 
     @property
     def is_held(self) -> bool:
-        """Whether `keep` has something to do: held, or let go and not yet as it was."""
-        with self._lock:
-            return not self._closed and not self._gone and self._is_busy()
+        """Whether `keep` has something to do: held, or let go and not yet as it was. Without the lock: never waits."""
+        return not self._closed and not self._gone and self._is_busy()
 
     def arm(self, reading: Reading, now_s: float) -> None:
         """Get ready, and follow a limit that has changed. Call about once a second.
@@ -83,8 +85,18 @@ class Guarded(ABC):
                     self._act(plan.apply, now_s)
 
     def hold(self, now_s: float) -> None:
-        """The limit is near: hold the killer off. Takes microseconds; does nothing where it is held already."""
-        self._act(lambda: self._hold(now_s), now_s)
+        """The limit is near: hold the killer off. Takes microseconds; does nothing where it is held already.
+
+        Waits `_HOLD_WITHIN_S` at most for what is under way, then does nothing and says so. What takes longer than that
+        is letting go, while which nothing could be held anyway.
+        """
+        if not self._lock.acquire(timeout=_HOLD_WITHIN_S):
+            self._fail("an earlier change of its limits is still under way in the kernel", now_s)
+            return
+        try:
+            self._act_locked(lambda: self._hold(now_s), now_s)
+        finally:
+            self._lock.release()
 
     def keep(self, now_s: float) -> None:
         """Mind the bound of time and others' changes; call about every 100 ms while `is_held`.
@@ -133,7 +145,8 @@ class Guarded(ABC):
                 self._warn("guard-failed", str(error))
 
     @abstractmethod
-    def _is_busy(self) -> bool: ...
+    def _is_busy(self) -> bool:
+        """As `is_held`; called without the lock, too."""
 
     @abstractmethod
     def _plan(self, reading: Reading, now_s: float) -> list[Plan]:
@@ -198,19 +211,22 @@ class Guarded(ABC):
 
     def _act(self, action: Callable[[], None], now_s: float) -> None:
         with self._lock:
-            if self._closed or self._gone:
+            self._act_locked(action, now_s)
+
+    def _act_locked(self, action: Callable[[], None], now_s: float) -> None:
+        if self._closed or self._gone:
+            return
+        if self._began_s is not None:
+            self._held_s = now_s - self._began_s
+        try:
+            action()
+        except OSError as error:
+            if error.errno in GONE:
+                self._gone = True
+                self._end(now_s)
+                self._why_not = "its cgroup is gone"
                 return
-            if self._began_s is not None:
-                self._held_s = now_s - self._began_s
-            try:
-                action()
-            except OSError as error:
-                if error.errno in GONE:
-                    self._gone = True
-                    self._end(now_s)
-                    self._why_not = "its cgroup is gone"
-                    return
-                self._fail(f"the kernel refused ({error.strerror})", now_s)
+            self._fail(f"the kernel refused ({error.strerror})", now_s)
 
     def _say(self, name: str, message: str, **fields: object) -> None:
         logs.event(

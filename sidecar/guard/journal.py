@@ -11,14 +11,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sidecar.core.guard import Span
 from sidecar.guard.cgroup_view import CgroupId
 from sidecar.guard.errors import GuardJournalError
 from sidecar.kernel.cgroup_files import CgroupVersion
 
+EntryMode = Literal["brake", "raise", "oom-group"]
+
 _FORMAT = 1
+_MODES = frozenset(get_args(EntryMode))
 _SUFFIX = ".json"
 _PART_SUFFIX = ".part"
 _DAMAGED_SUFFIX = ".damaged"
@@ -29,7 +32,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 class Change:
     """A file that is or may be changed: values of ``spans`` are ours, ``original_bytes`` is to be restored.
 
-    None is "max".
+    None is "max". In ``memory.oom.group`` they aren't bytes, but 0 and 1.
     """
 
     file: str
@@ -47,7 +50,7 @@ class Entry:
     id: CgroupId
     view: CgroupId
     version: CgroupVersion
-    mode: Literal["brake", "raise"]
+    mode: EntryMode
     path: str
     changes: tuple[Change, ...]
 
@@ -74,7 +77,8 @@ class Journal:
             self._sync()
         except OSError as error:
             raise GuardJournalError(
-                f"{path} can't be written ({error.strerror}), so no limit is touched", "make the spool writable"
+                f"{path} can't be written ({error.strerror}), so its cgroup isn't touched",
+                "make the spool writable",
             ) from error
 
     def read(self, wanted: CgroupId) -> Entry | None:
@@ -166,7 +170,7 @@ def _parse(path: Path) -> Entry | None:
 
 
 def _parse_entry(found: dict[str, Any]) -> Entry:
-    if found["format"] != _FORMAT or found["mode"] not in {"brake", "raise"} or found["version"] not in {1, 2}:
+    if found["format"] != _FORMAT or found["mode"] not in _MODES or found["version"] not in {1, 2}:
         raise ValueError("an entry of another kind")
     return Entry(
         id=_parse_id(found["id"]),

@@ -1,6 +1,7 @@
 """Reads the memory of a container: from its cgroup where that is visible, else from its processes.
 
-v2 files: ``memory.current``, ``memory.max``, ``memory.stat``, ``memory.events`` (Documentation/admin-guide/cgroup-v2).
+v2 files: ``memory.current``, ``memory.max``, ``memory.stat``, ``memory.events``, ``memory.oom.group``
+(Documentation/admin-guide/cgroup-v2).
 v1 files: ``memory.usage_in_bytes``, ``memory.limit_in_bytes``, ``memory.stat``, ``memory.oom_control``
 (Documentation/admin-guide/cgroup-v1/memory).
 """
@@ -11,12 +12,13 @@ import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from sidecar.core.model import Container, Reading
-from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
-from sidecar.kernel import cgroup_files
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, TargetReadError
+from sidecar.kernel import cgroup_files, foreign_files, membership
 from sidecar.kernel.cgroup_files import CgroupVersion
 
 # What a removed cgroup or an ended process answers.
@@ -25,6 +27,10 @@ _REFUSED = {errno.EACCES, errno.EPERM}
 
 # memory.stat is about 2 KiB; a longer file only loses keys that aren't read here.
 _READ_BYTES = 8192
+
+# What a kill did to a container of more processes isn't told in full. Each takes eleven bytes at most.
+_MOST_PIDS = 4096
+_MOST_PIDS_BYTES = 11 * _MOST_PIDS
 
 
 class MemorySource(Protocol):
@@ -53,6 +59,10 @@ class MemorySource(Protocol):
         """The usage alone, which is cheaper. Raises as `read` does."""
         ...
 
+    def read_pids(self) -> tuple[int, ...] | None:
+        """The processes that are in there now, as our PID namespace has them; None if it isn't told. Raises nothing."""
+        ...
+
     def close(self) -> None:
         """Give back the file descriptors."""
         ...
@@ -61,12 +71,25 @@ class MemorySource(Protocol):
 class MemoryCgroup:
     """A memory cgroup whose files are kept open: one ``pread`` each per reading."""
 
-    def __init__(self, directory: Path, version: CgroupVersion, assumed_limit_bytes: int | None = None) -> None:
-        """Open the files below ``directory``; ``assumed_limit_bytes`` stands in where the cgroup has no limit.
+    def __init__(
+        self,
+        directory: Path,
+        version: CgroupVersion,
+        assumed_limit_bytes: int | None = None,
+        *,
+        is_home: Callable[[int], bool] | None = None,
+        open_directory: Callable[[], int] | None = None,
+    ) -> None:
+        """Open the files in ``directory``, which may be opened in another way than by its path.
+
+        ``assumed_limit_bytes`` stands in where the cgroup has no limit. ``is_home`` tells whether a process is in the
+        cgroup that was meant, as /proc has it; without it the path is of one's own choice, and nothing is compared.
 
         Raises as `open_cgroup` does.
         """
         self._fds: list[int] = []
+        self._is_home = is_home
+        self._extra_fds: dict[str, int] = {}
         self._assumed_limit_bytes = assumed_limit_bytes
         self.directory = directory
         self.version = version
@@ -76,11 +99,23 @@ class MemoryCgroup:
             else ("memory.usage_in_bytes", "memory.limit_in_bytes", "memory.stat", "memory.oom_control")
         )
         try:
-            for name in names:
-                self._fds.append(os.open(directory / name, os.O_RDONLY | os.O_CLOEXEC))
+            opened = open_directory() if open_directory else os.open(directory, os.O_PATH | os.O_DIRECTORY)
+            try:
+                self._open(opened, names)
+            finally:
+                os.close(opened)
         except OSError as error:
             self.close()
             raise _translate(error, str(directory)) from error
+
+    def _open(self, opened: int, names: tuple[str, ...]) -> None:
+        status = os.fstat(opened)
+        self.device, self.inode = status.st_dev, status.st_ino
+        for name in names:
+            self._fds.append(foreign_files.open_file(opened, name))
+        self._extra_fds["."] = os.dup(opened)
+        with contextlib.suppress(OSError):  # v1 and kernels before 4.19 have no such flag
+            self._extra_fds["memory.oom.group"] = foreign_files.open_file(opened, "memory.oom.group")
 
     @property
     def description(self) -> str:
@@ -97,6 +132,10 @@ class MemoryCgroup:
         """On v2 that of memory.events, see cgroup-v2.rst; v1 notifies nobody who may only read."""
         return self._fds[-1] if self.version == 2 and self._fds else None
 
+    def is_home_of(self, pids: Iterable[int]) -> bool:
+        """Whether any of these processes is in the container's cgroup, which the container can't feign."""
+        return self._is_home is None or any(self._is_home(pid) for pid in pids)
+
     def read_usage_bytes(self) -> int:
         """One ``pread``. Raises as `read` does."""
         try:
@@ -106,8 +145,28 @@ class MemoryCgroup:
         except ValueError as error:
             raise TargetReadError(f"{self.directory}: its usage isn't a number ({error})") from error
 
+    def read_pids(self) -> tuple[int, ...] | None:
+        """From cgroup.procs, which has a 0 for those outside of our PID namespace; they are left out.
+
+        Opened anew each time: v1 shows a descriptor that is read more than once a second an ever older list
+        (kernel/cgroup/cgroup-v1.c, cgroup_pidlist_start).
+        """
+        try:
+            fd = foreign_files.open_file(self._extra_fds["."], "cgroup.procs")
+            with os.fdopen(fd, "rb") as file:
+                pids = file.read(_MOST_PIDS_BYTES).split()
+            return tuple(int(pid) for pid in pids[:_MOST_PIDS] if pid != b"0")
+        except (KeyError, OSError, ValueError):  # closed; EOPNOTSUPP from one that is divided by threads
+            return None
+
+    def _read_oom_group(self) -> bool | None:
+        if self.version == 1:
+            return False  # mm/oom_kill.c kills groups on v2 only
+        fd = self._extra_fds.get("memory.oom.group")
+        return None if fd is None else os.pread(fd, _READ_BYTES, 0).startswith(b"1")
+
     def read(self) -> Reading:
-        """Read the four files. Raises `TargetGoneError` once the cgroup was removed."""
+        """Read the files. Raises `TargetGoneError` once the cgroup was removed."""
         try:
             usage, limit, stat, events = (os.pread(fd, _READ_BYTES, 0) for fd in self._fds)
             if self.version == 2:
@@ -116,6 +175,7 @@ class MemoryCgroup:
                     inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"inactive_file") or 0,
                     limit_bytes=cgroup_files.parse_memory_max(limit.decode()) or self._assumed_limit_bytes,
                     oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
+                    oom_group=self._read_oom_group(),
                 )
             limits = [int(limit), cgroup_files.parse_flat_keyed(stat, b"hierarchical_memory_limit") or int(limit)]
             return Reading(
@@ -123,6 +183,7 @@ class MemoryCgroup:
                 inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"total_inactive_file") or 0,
                 limit_bytes=cgroup_files.limit_of(min(limits)) or self._assumed_limit_bytes,
                 oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
+                oom_group=self._read_oom_group(),
             )
         except OSError as error:
             raise _translate(error, str(self.directory)) from error
@@ -133,6 +194,8 @@ class MemoryCgroup:
         """Give back the file descriptors."""
         while self._fds:
             os.close(self._fds.pop())
+        while self._extra_fds:
+            os.close(self._extra_fds.popitem()[1])
 
     def __del__(self) -> None:
         """A survey may be replaced by the next before anybody has seen it, and what was opened for it with it."""
@@ -171,6 +234,10 @@ class ProcessMemory:
         """As `read`, there is nothing cheaper."""
         return self.read().usage_bytes
 
+    def read_pids(self) -> tuple[int, ...] | None:
+        """Those that are asked at each reading."""
+        return tuple(self._pids())
+
     def read(self) -> Reading:
         """Sum over the processes that are left; `TargetGoneError` if none is."""
         total, alive = 0, False
@@ -208,14 +275,12 @@ def open_cgroup(proc: Path, container: Container, assumed_limit_bytes: int | Non
                 gone = False
     if gone:
         raise TargetGoneError(f"container {container.name!r} has ended")
-    raise NotPermittedError(
-        f"the memory cgroup of container {container.name!r} isn't readable: run the sidecar with the app's UID and GID"
-    )
+    raise NotPermittedError(f"the memory cgroup of container {container.name!r} isn't readable: {ASK_CHECK}")
 
 
 def _open_seen_by(proc: Path, pid: int, viewer: str, assumed_limit_bytes: int | None) -> MemoryCgroup:
     try:
-        found = cgroup_files.parse_proc_cgroup((proc / str(pid) / "cgroup").read_text())
+        found = membership.read_cgroup(proc, pid)
         mounts = (proc / viewer / "mountinfo").read_text(errors="replace")
     except OSError as error:
         raise _translate(error, f"process {pid}") from error
@@ -224,9 +289,17 @@ def _open_seen_by(proc: Path, pid: int, viewer: str, assumed_limit_bytes: int | 
     version, path = found
     for mount in cgroup_files.parse_mountinfo(mounts, version):
         shown = cgroup_files.directory_in_mount(mount, path)
-        if shown is not None:
-            with contextlib.suppress(TargetGoneError):  # a mount may hide behind another
-                return MemoryCgroup(Path(f"{proc}/{viewer}/root{shown}"), version, assumed_limit_bytes)
+        if shown is None:
+            continue
+        root = f"{proc}/{viewer}/root"
+        with contextlib.suppress(TargetGoneError, TargetReadError):  # a mount may hide behind another
+            return MemoryCgroup(
+                Path(f"{root}{shown}"),
+                version,
+                assumed_limit_bytes,
+                is_home=partial(membership.is_in, proc, found),
+                open_directory=partial(foreign_files.open_directory, root, shown, mount.mount_id),
+            )
     raise TargetReadError(f"no mount seen by {viewer} shows the memory cgroup {path}")
 
 

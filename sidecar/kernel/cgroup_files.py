@@ -19,12 +19,14 @@ _OCTAL_ESCAPE = re.compile(r"\\([0-7]{3})")
 class CgroupMount:
     """A mounted hierarchy that has the memory controller, or may have it (v2).
 
-    ``root`` is the cgroup that the mount point shows, ``point`` where it is mounted (proc_pid_mountinfo(5)).
+    ``root`` is the cgroup that the mount point shows, ``point`` where it is mounted, ``mount_id`` its number
+    (proc_pid_mountinfo(5)).
     """
 
     version: CgroupVersion
     root: str
     point: str
+    mount_id: str
 
 
 def parse_proc_cgroup(text: str) -> tuple[CgroupVersion, str] | None:
@@ -48,7 +50,7 @@ def parse_mountinfo(text: str, version: CgroupVersion) -> tuple[CgroupMount, ...
     """The mounts of the memory hierarchy of this version, the latest (topmost) first.
 
     >>> parse_mountinfo("36 35 0:26 /../c1 /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw", 2)
-    (CgroupMount(version=2, root='/../c1', point='/sys/fs/cgroup'),)
+    (CgroupMount(version=2, root='/../c1', point='/sys/fs/cgroup', mount_id='36'),)
     """
     mounts = []
     for line in text.splitlines():
@@ -58,7 +60,8 @@ def parse_mountinfo(text: str, version: CgroupVersion) -> tuple[CgroupMount, ...
             continue
         kind, super_options = tail[0], tail[2].split(",")
         if (version == 2 and kind == "cgroup2") or (version == 1 and kind == "cgroup" and "memory" in super_options):
-            mounts.append(CgroupMount(version=version, root=_unescape(fields[3]), point=_unescape(fields[4])))
+            root, point = _unescape(fields[3]), _unescape(fields[4])
+            mounts.append(CgroupMount(version=version, root=root, point=point, mount_id=fields[0]))
     return tuple(reversed(mounts))
 
 
@@ -67,9 +70,9 @@ def directory_in_mount(mount: CgroupMount, cgroup_path: str) -> str | None:
 
     Root and path are both told relative to the reader's own cgroup namespace, so they compare as text.
 
-    >>> directory_in_mount(CgroupMount(version=2, root="/../c1", point="/sys/fs/cgroup"), "/../c1")
+    >>> directory_in_mount(CgroupMount(version=2, root="/../c1", point="/sys/fs/cgroup", mount_id="36"), "/../c1")
     '/sys/fs/cgroup'
-    >>> directory_in_mount(CgroupMount(version=1, root="/", point="/sys/fs/cgroup/memory"), "/a/b")
+    >>> directory_in_mount(CgroupMount(version=1, root="/", point="/sys/fs/cgroup/memory", mount_id="36"), "/a/b")
     '/sys/fs/cgroup/memory/a/b'
     """
     if cgroup_path == mount.root:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from sidecar.core.model import GoProgram
-from sidecar.errors import NotPermittedError, TargetGoneError, UnreadableExecutableError
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, UnreadableExecutableError
 
 _BUILDINFO_MAGIC = b"\xff Go buildinf:"
 _BUILDINFO_HEADER_BYTES = 32
@@ -46,7 +46,7 @@ def read_go_program(proc: Path, pid: int) -> GoProgram | None:
         with (proc / str(pid) / "exe").open("rb") as file:
             return parse_go_program(file)
     except PermissionError as error:
-        raise NotPermittedError(f"the executable of process {pid} isn't readable: run with its UID and GID") from error
+        raise NotPermittedError(f"the executable of process {pid} isn't readable: {ASK_CHECK}") from error
     except OSError as error:
         raise TargetGoneError(f"process {pid} has ended") from error
 

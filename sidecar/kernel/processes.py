@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from sidecar.core.model import Container, Process
-from sidecar.kernel import cgroup_files
+from sidecar.kernel import membership
 
 # PID 1 of a pod's shared PID namespace: Kubernetes' and podman's infra containers.
 _PAUSE_NAMES = {"pause", "catatonit"}
@@ -19,8 +19,11 @@ _PAUSE_NAMES = {"pause", "catatonit"}
 # A container's first process while the runtime still sets it up: it will become the app by execve.
 _RUNTIME_STAGE = re.compile(r"runc:\[|crun$|youki:\[")
 
-# The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name.
-_TERMINATION_LOG_ROOT = re.compile(r"/pods/[^/ ]+/containers/([^/ ]+)/[^/ ]+$|^/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
+# The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name. Where a
+# pod has it elsewhere (terminationMessagePath), UID and ID must look like the kubelet's: a volume may be laid out so.
+_TERMINATION_LOG = "/termination-log"
+_LOG_ROOT = re.compile(r"(?:/pods/[^/ ]+|^)/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
+_STRICT_LOG_ROOT = re.compile(r"/pods/[0-9a-f-]{32,36}/containers/([^/ ]+)/[0-9a-f]{8}$", re.ASCII)
 
 _YOUNG_S = 10.0
 _EXPLICIT_KEY = "explicit"
@@ -113,7 +116,7 @@ class ProcessTable:
         if self._explicit:
             return _EXPLICIT_KEY
         try:
-            found = cgroup_files.parse_proc_cgroup((self._proc / str(pid) / "cgroup").read_text())
+            found = membership.read_cgroup(self._proc, pid)
         except OSError:
             return None
         return found[1] if found else None
@@ -167,9 +170,13 @@ def container_name(mountinfo: str) -> str | None:
     >>> container_name("9 8 0:5 /var/lib/kubelet/pods/0a-1b/containers/api/77aa /dev/termination-log rw - ext4 /d rw")
     'api'
     """
+    elsewhere = None
     for line in mountinfo.splitlines():
         fields = line.split()
-        match = _TERMINATION_LOG_ROOT.search(fields[3]) if len(fields) > 4 else None
-        if match:
-            return match[1] or match[2]
-    return None
+        if len(fields) <= 4:
+            continue
+        if fields[4].endswith(_TERMINATION_LOG) and (match := _LOG_ROOT.search(fields[3])):
+            return match[1]
+        if match := _STRICT_LOG_ROOT.search(fields[3]):
+            elsewhere = elsewhere or match[1]
+    return elsewhere

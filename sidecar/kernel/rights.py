@@ -32,8 +32,9 @@ _BASELINE = {
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
     *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 }
-# The runtimes' defaults have this one as well, and baseline doesn't object to defaults.
-_DEFAULTS = _BASELINE | {"NET_RAW"}
+# The runtimes' defaults have this one as well, and baseline doesn't object to defaults: only to adding it.
+_DEFAULT_ONLY = "NET_RAW"
+_DEFAULTS = _BASELINE | {_DEFAULT_ONLY}
 _NO_ONE = 3  # the ptrace_scope at which not even SYS_PTRACE helps
 _FEW = 3
 
@@ -183,7 +184,10 @@ def _context(own: Credentials, uid: int | None, gid: int | None, capabilities: C
         lines += (["  runAsNonRoot: false"] if uid == 0 else []) + [f"  runAsUser: {uid}"]
     if gid != own.gid:
         lines += [f"  runAsGroup: {gid}"]
-    if capabilities:
+    if _DEFAULT_ONLY in capabilities:
+        what = 'the runtime\'s defaults, as the app has them: drop none. Nobody may add NET_RAW under "baseline"'
+        lines += [f"  # {what}", "  capabilities: null"]
+    elif capabilities:
         added = capabilities if isinstance(capabilities, list) else sorted(capabilities)
         lines += ["  capabilities:", f"    add: [{', '.join(added)}]"]
     return tuple(lines)

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sidecar.errors import NotPermittedError
+from sidecar.errors import ASK_CHECK, NotPermittedError
 
 _LISTEN = "0A"  # TCP_LISTEN of include/net/tcp_states.h
 
@@ -90,9 +90,7 @@ def read_socket_inodes(proc: Path, pid: int) -> frozenset[int]:
             if link.startswith("socket:["):
                 inodes.add(int(link[8:-1]))
     except PermissionError as error:
-        raise NotPermittedError(
-            f"the descriptors of process {pid} aren't readable: run the sidecar with its UID and GID"
-        ) from error
+        raise NotPermittedError(f"the descriptors of process {pid} aren't readable: {ASK_CHECK}") from error
     except OSError:
         return frozenset()
     return frozenset(inodes)

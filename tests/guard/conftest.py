@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,10 @@ from sidecar.core.guard import GuardMode, GuardPolicy
 from sidecar.guard import Guard, Guarded
 from sidecar.kernel.cgroup import MemoryCgroup
 from tests.guard.eater import MIB
+
+needs_unshare = pytest.mark.skipif(
+    shutil.which("unshare") is None, reason="unshare isn't installed: it comes with util-linux"
+)
 
 VIEW = Path("/sys/fs/cgroup")
 LIMIT_MIB = 100
@@ -84,7 +89,7 @@ def box(tmp_path: Path) -> Iterator[Box]:
 def v2_box(box: Box) -> Box:
     """The same where the brake can be had."""
     if box.version != 2:
-        pytest.skip("this machine has cgroup v1, which has no memory.high")
+        pytest.skip("this machine has cgroup v1, which has neither memory.high nor memory.oom.group")
     return box
 
 

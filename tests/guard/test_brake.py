@@ -15,7 +15,7 @@ from tests.guard.conftest import LIMIT_MIB, Box
 from tests.guard.eater import MIB, big_files, eater
 
 LIMIT = LIMIT_MIB * MIB
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 
 
 def arm(box: Box, guarded: Guarded, now_s: float) -> int | None:

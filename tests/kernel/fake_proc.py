@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-V1 = "36 35 0:26 {root} {point} rw,nosuid - cgroup cgroup rw,memory"
-V2 = "37 35 0:27 {root} {point} rw,nosuid - cgroup2 cgroup rw"
+# `FakeProc` knows which mount its trees are in.
+V1 = "MOUNT 35 0:26 {root} {point} rw,nosuid - cgroup cgroup rw,memory"
+V2 = "MOUNT 35 0:27 {root} {point} rw,nosuid - cgroup2 cgroup rw"
 
 
 @dataclass
@@ -47,7 +48,7 @@ class FakeProc:
         (directory / "cmdline").write_bytes(b"/app\0--flag\0")
         (directory / "environ").write_bytes(b"GOGC=50\0SECRET=1\0")
         (directory / "cgroup").write_text(cgroup)
-        (directory / "mountinfo").write_text(mountinfo)
+        (directory / "mountinfo").write_text(mountinfo.replace("MOUNT", _mount_id(directory)))
         return directory
 
     def own(self, cgroup: str = "0::/sidecar\n") -> None:
@@ -65,6 +66,15 @@ class FakeProc:
     def hold(self, pid: int, inode: int, descriptor: int = 5) -> None:
         """Let a process hold a socket."""
         (self.root / str(pid) / "fd" / str(descriptor)).symlink_to(f"socket:[{inode}]")
+
+
+def _mount_id(directory: Path) -> str:
+    opened = os.open(directory, os.O_RDONLY)
+    try:
+        told = Path(f"/proc/self/fdinfo/{opened}").read_text()
+    finally:
+        os.close(opened)
+    return next(line.split()[1] for line in told.splitlines() if line.startswith("mnt_id:"))
 
 
 def v2_cgroup(directory: Path, *, current: int, limit: str = "max", inactive_file: int = 0, oom_kill: int = 0) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
 from sidecar.kernel import cgroup, cgroup_files
 from sidecar.kernel.cgroup import MemoryCgroup, ProcessMemory
 from tests.kernel.fake_proc import V1, V2, FakeProc, v1_cgroup, v2_cgroup
+
+DEADLINE_S = 60.0
 
 
 def container(*pids: int) -> Container:
@@ -102,6 +106,107 @@ def test_garbage_is_an_error_of_this_target(tmp_path: Path) -> None:
         MemoryCgroup(directory, 2).read()
 
 
+def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(tmp_path: Path) -> None:
+    """Opening one waits for who writes into it, unless told otherwise; it is an error of this target."""
+    directory = v2_cgroup(tmp_path / "c", current=1)
+    (directory / "memory.stat").unlink()
+    os.mkfifo(directory / "memory.stat")
+    told: list[str] = []
+
+    def look() -> None:
+        with pytest.raises(TargetReadError) as error:
+            MemoryCgroup(directory, 2)
+        told.append(str(error.value))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(DEADLINE_S)
+    assert told == [f"{directory}: not a file of its directory's file system"]
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(tmp_path: Path) -> None:
+    """It may lead to a file of ours, or to one without end."""
+    directory = v2_cgroup(tmp_path / "c", current=1)
+    (tmp_path / "processes").write_text("7\n")
+    (directory / "cgroup.procs").symlink_to(tmp_path / "processes")
+    source = MemoryCgroup(directory, 2)
+    assert source.read_pids() is None
+    source.close()
+    (directory / "memory.current").rename(tmp_path / "elsewhere")
+    (directory / "memory.current").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(TargetReadError):
+        MemoryCgroup(directory, 2)
+
+
+@pytest.mark.parametrize("content", [b"x" * 100, b"7\n\xff\n", b"7\n-\n"])
+def test_processes_that_are_no_numbers(tmp_path: Path, content: bytes) -> None:
+    """Who is in there isn't told then, and nothing is raised."""
+    directory = v2_cgroup(tmp_path / "c", current=1)
+    (directory / "cgroup.procs").write_bytes(content)
+    source = MemoryCgroup(directory, 2)
+    assert source.read_pids() is None
+    source.close()
+
+
+def test_processes_without_end(tmp_path: Path) -> None:
+    """Reading stops somewhere, and what came until then counts."""
+    directory = v2_cgroup(tmp_path / "c", current=1)
+    (directory / "cgroup.procs").write_bytes(b"0000000007\n" * 100_000)
+    source = MemoryCgroup(directory, 2)
+    pids = source.read_pids()
+    source.close()
+    assert pids is not None
+    assert set(pids) == {7}
+    assert len(pids) < 100_000
+
+
+@pytest.mark.parametrize("where", ["", "sys", "sys/fs/cgroup"])
+def test_a_link_on_the_way_is_not_followed(proc: FakeProc, tmp_path: Path, where: str) -> None:
+    """What a container shows is its own to arrange, and an absolute link would lead through our own root."""
+    mounts = V2.format(root="/../c1", point="/sys/fs/cgroup")
+    directory = proc.process(42, "0::/../c1\n", mountinfo=mounts)
+    v2_cgroup(tmp_path / "real/sys/fs/cgroup", current=1)
+    link = directory / "root" / where
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "real" / where)
+    if where:
+        with pytest.raises(NotPermittedError):
+            cgroup.open_cgroup(proc.root, container(42))
+    else:  # that one is the kernel's own
+        assert cgroup.open_cgroup(proc.root, container(42)).read().usage_bytes == 1
+
+
+def test_what_is_not_in_the_mount_is_not_read(proc: FakeProc) -> None:
+    """A tree of files that looks like a cgroup, mounted over the real one."""
+    mounts = V2.replace("MOUNT", "1").format(root="/../c1", point="/sys/fs/cgroup")
+    directory = proc.process(42, "0::/../c1\n", mountinfo=mounts)
+    v2_cgroup(directory / "root/sys/fs/cgroup", current=1)
+    with pytest.raises(NotPermittedError):
+        cgroup.open_cgroup(proc.root, container(42))
+
+
+def test_a_hidden_mount_does_not_hide_the_one_that_shows(proc: FakeProc) -> None:
+    """Where one mount's place is taken by something else, the next is looked at."""
+    hidden = V2.format(root="/", point="/taken")
+    directory = proc.process(42, "0::/c1\n", mountinfo=f"{V2.format(root='/', point='/free')}\n{hidden}")
+    (directory / "root").mkdir()
+    (directory / "root/taken").write_text("")
+    v2_cgroup(directory / "root/free/c1", current=1)
+    assert cgroup.open_cgroup(proc.root, container(42)).read().usage_bytes == 1
+
+
+def test_whose_cgroup_it_is_is_told_by_its_processes(proc: FakeProc) -> None:
+    """Only those that /proc has in the very cgroup that was looked for; the ended and the others aren't in it."""
+    mounts = V2.format(root="/../c1", point="/sys/fs/cgroup")
+    directory = proc.process(42, "0::/../c1\n", mountinfo=mounts)
+    proc.process(43, "0::/../c2\n")
+    v2_cgroup(directory / "root/sys/fs/cgroup", current=1)
+    opened = cgroup.open_cgroup(proc.root, container(42))
+    assert opened.is_home_of([43, 44, 42])
+    assert not opened.is_home_of([43, 44])
+    assert not opened.is_home_of([])
+
+
 def test_a_vanished_process_is_gone(proc: FakeProc) -> None:
     """No process left to look through: the container has ended."""
     with pytest.raises(TargetGoneError):
@@ -111,7 +216,7 @@ def test_a_vanished_process_is_gone(proc: FakeProc) -> None:
 def test_an_invisible_cgroup_names_the_remedy(proc: FakeProc) -> None:
     """No mount shows it: the message says which rights would."""
     proc.process(42, "0::/../c1\n", mountinfo="")
-    with pytest.raises(NotPermittedError, match="UID and GID"):
+    with pytest.raises(NotPermittedError, match="oom-heap-dumper check"):
         cgroup.open_cgroup(proc.root, container(42))
 
 
@@ -145,7 +250,9 @@ def test_parsers_survive_any_text(text: str, path: str) -> None:
     assert found is None or found[0] in (1, 2)
     for mount in (*cgroup_files.parse_mountinfo(text, 1), *cgroup_files.parse_mountinfo(text, 2)):
         assert mount.point is not None
-    shown = cgroup_files.directory_in_mount(cgroup_files.CgroupMount(version=2, root="/a", point="/m"), path)
+    shown = cgroup_files.directory_in_mount(
+        cgroup_files.CgroupMount(version=2, root="/a", point="/m", mount_id="1"), path
+    )
     assert shown is None or (shown == "/m" or (shown.startswith("/m/") and ".." not in shown.split("/")))
     assert cgroup_files.parse_status_kib(text, "RssAnon") is None or "RssAnon" in text
 

@@ -198,5 +198,5 @@ def test_an_executable_of_another_user(tmp_path: Path, monkeypatch: pytest.Monke
         raise PermissionError
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(NotPermittedError, match="UID and GID"):
+    with pytest.raises(NotPermittedError, match="oom-heap-dumper check"):
         read_go_program(tmp_path, 1)

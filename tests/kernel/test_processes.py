@@ -41,6 +41,28 @@ def test_the_kubelets_mount_tells_the_name(proc: FakeProc) -> None:
     assert ProcessTable(proc.root).scan()[0].name == "api"
 
 
+SUB_PATH = "8 7 0:5 {} /data rw - ext4 /dev/sdb rw"
+CUSTOM_LOG = "9 8 0:5 {} /var/log/last-words rw - ext4 /dev/sda rw"
+UID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+
+@pytest.mark.parametrize(
+    "root", ["/containers/cache/blobs", "/pods/data/containers/cache/blobs", f"/pods/{UID}/containers/cache/1"]
+)
+def test_a_volume_does_not_name_a_container(proc: FakeProc, root: str) -> None:
+    """A claim's subPath may look like the kubelet's folders; where it is mounted tells that it is none."""
+    proc.process(20, "0::/../a\n", mountinfo=f"{SUB_PATH.format(root)}\n{LOG_MOUNT.format('api')}")
+    proc.process(30, "0::/../b\n", name=b"server", mountinfo=SUB_PATH.format(root))
+    assert [container.name for container in ProcessTable(proc.root).scan()] == ["api", "server"]
+
+
+def test_a_termination_log_elsewhere_tells_the_name(proc: FakeProc) -> None:
+    """With terminationMessagePath the kubelet's own names of its folders must do."""
+    root = f"/var/lib/kubelet/pods/{UID}/containers/api/3f0c77aa"
+    proc.process(20, "0::/../a\n", mountinfo=CUSTOM_LOG.format(root))
+    assert ProcessTable(proc.root).scan()[0].name == "api"
+
+
 def test_a_name_from_the_settings_is_for_an_only_container(proc: FakeProc) -> None:
     """CONTAINER_NAME can't name two containers at once."""
     proc.process(20, "0::/../a\n", name=b"one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sidecar.kernel.rights import (
     Credentials,
@@ -54,6 +55,16 @@ def who(uid: int | None, gid: int | None = None, *permitted: str) -> Credentials
 def test_the_least_that_grants_it(own: Credentials, target: Credentials, lines: tuple[str, ...]) -> None:
     """The app's user and group where they do, its own capabilities beside root; and only what differs."""
     assert granting_lines(ALL, [target], own) == lines
+
+
+@pytest.mark.parametrize("own", [who(0), who(1)])
+def test_beside_the_defaults_of_the_runtime_none_is_named(own: Credentials) -> None:
+    """Pod Security "baseline" lets nobody add NET_RAW, which is among the defaults, but it lets one keep them."""
+    lines = granting_lines(ALL, [who(0, 0, *DEFAULTS)], own)
+    said = yaml.safe_load("\n".join(lines))["securityContext"]
+    assert said.pop("capabilities") is None
+    assert said == ({} if own.uid == 0 else {"runAsNonRoot": False, "runAsUser": 0, "runAsGroup": 0})
+    assert "NET_RAW" in next(line for line in lines if line.lstrip().startswith("#"))
 
 
 def test_an_app_with_a_capability_takes_root() -> None:

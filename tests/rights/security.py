@@ -50,10 +50,11 @@ class SecurityContext:
     def with_lines(self, lines: Sequence[str]) -> SecurityContext:
         """This one after somebody has put the lines into the manifest. What isn't a field of it fails the test."""
         found = dict(yaml.safe_load("\n".join(lines))["securityContext"])
-        capabilities = found.pop("capabilities", {})
+        by_default = "capabilities" in found and found["capabilities"] is None
+        capabilities = found.pop("capabilities", {}) or {}
         uid, gid = found.pop("runAsUser", self.uid), found.pop("runAsGroup", self.gid)
         assert found.pop("runAsNonRoot", True) is (uid != 0 or self.uid == 0), lines
-        add = tuple(capabilities.pop("add", self.add))
+        add = tuple(capabilities.pop("add", () if by_default else self.add))
         assert not found, lines
         assert not capabilities, lines
-        return replace(self, uid=uid, gid=gid, add=add)
+        return replace(self, uid=uid, gid=gid, add=add, drop_all=self.drop_all and not by_default)
