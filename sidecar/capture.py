@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sidecar.core import keys, manifest
-from sidecar.core.keys import DumpId
+from sidecar.core.keys import NEWEST, DumpId
 from sidecar.core.manifest import Incident, Place, Subject, iso_time
 from sidecar.core.model import ProfileFile
+from sidecar.core.output import Output
 from sidecar.errors import EmptyProfileError, OomHeapDumperError, SpoolError
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.published_profile import Pprof, take_profile
@@ -22,20 +23,10 @@ from sidecar.spool import Spool
 
 EXTRA_KINDS = ("heap-gc", "goroutine", "memstats")
 
-NEWEST = "heap-newest"
-
 # How long the last papers of a dump wait for room on a full disk.
 PATIENCE_S = 300.0
 
 _COPY_BYTES = 1 << 18
-
-
-class Output(Protocol):
-    """A file, as far as a snapshot needs one."""
-
-    def write(self, piece: bytes | memoryview, /) -> object:
-        """Take all of it."""
-        ...
 
 
 class Heap(Protocol):
@@ -127,7 +118,7 @@ class Dump:
         name = keys.profile_name(NEWEST, None)
         made = None
         try:
-            made = self._spool.work_path(f"{self.dump_id}.pb.gz")
+            made = self._spool.scratch_path(f"{self.dump_id}.pb.gz")
             encoded = encoder.encode(self._spool.raw_draft(self.dump_id), executable, made)
             with self._spool.write(self.dump_id, name) as file:
                 for piece in _pieces(made):

@@ -20,6 +20,9 @@ _COMMANDS = {
     "list": ("sidecar.commands.list_dumps", "List the dumps, newest first."),
     "get": ("sidecar.commands.get_dump", "Fetch a dump and say how to open it."),
     "encode": ("sidecar.commands.encode", "Make a profile of a raw snapshot that came without one."),
+    "inject": ("sidecar.commands.inject", "Put the sidecar into the pods of manifests."),
+    "uninject": ("sidecar.commands.uninject", "Take it out of them again."),
+    "webhook": ("sidecar.commands.webhook", "Serve inject as a mutating admission webhook."),
     "health": ("sidecar.commands.health", "Tell whether the watch is alive: its last successful sample."),
 }
 

@@ -11,7 +11,15 @@ import click
 from sidecar.core.guard import GuardPolicy
 from sidecar.core.model import Identity
 from sidecar.core.trigger import TriggerPolicy
-from sidecar.settings import GuardSettings, LogSettings, PprofSettings, Settings, SpoolSettings, TargetSettings
+from sidecar.settings import (
+    GuardSettings,
+    LogSettings,
+    OomGroupSettings,
+    PprofSettings,
+    Settings,
+    SpoolSettings,
+    TargetSettings,
+)
 from sidecar.stores import StoreSettings
 
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -66,6 +74,8 @@ def take_settings(values: dict[str, Any]) -> Settings:
             f"GUARD_BRAKE {values['guard_brake']:g} must be above CRITICAL {values['critical']:g}: "
             "the brake is for what the dump at the threshold was too slow for"
         )
+    if values["oom_group_containers"] and values["oom_group"] != "process":
+        raise click.UsageError("OOM_GROUP_CONTAINERS is set but OOM_GROUP isn't: set OOM_GROUP=process beside it")
     return Settings(
         interval_s=values.pop("watch_time"),
         cpu_budget_share=values.pop("cpu_budget") / 100,
@@ -106,6 +116,7 @@ def take_settings(values: dict[str, Any]) -> Settings:
             ),
             cgroups=values.pop("guard_cgroups"),
         ),
+        oom_group=OomGroupSettings(mode=values.pop("oom_group"), containers=values.pop("oom_group_containers")),
         upload_grace_s=values.pop("upload_grace"),
         log=LogSettings(format=values.pop("log_format"), level=values.pop("log_level")),
     )

@@ -5,6 +5,9 @@ Adapters translate what the operating system and the libraries raise into these 
 
 from __future__ import annotations
 
+# Which right is missing depends on both sides' users and capabilities, which only this command compares.
+ASK_CHECK = "oom-heap-dumper check says what to grant"
+
 
 class OomHeapDumperError(Exception):
     """Base of every error that ends a command with one line; ``exit_code`` is the process's."""
@@ -37,7 +40,7 @@ class UnreadableExecutableError(OomHeapDumperError):
 
 
 class NotPermittedError(OomHeapDumperError):
-    """The kernel refused to show something of another process."""
+    """The kernel refused to show something of another process; the message ends with `ASK_CHECK` where that helps."""
 
 
 class PprofError(OomHeapDumperError):

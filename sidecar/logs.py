@@ -84,7 +84,8 @@ class HumanFormatter(logging.Formatter):
         line = f"{_time(record):%H:%M:%S.%f}"[:-3] + f" {level:<7} {printable(record.getMessage())}"
         if self._colour and level in _COLOURS:
             line = f"\x1b[{_COLOURS[level]}m{line}\x1b[0m"
-        return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
+        trace = self.formatException(record.exc_info).splitlines() if record.exc_info else ()
+        return "\n".join((line, *map(printable, trace)))
 
 
 def start(settings: LogSettings, stream: TextIO | None = None) -> None:

@@ -79,15 +79,20 @@ def ports(text: str) -> tuple[int, ...]:
     return tuple(ports)
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names, separated by commas or blanks."""
+    return tuple(filter(None, re.split(r"[\s,]+", text)))
+
+
 def profile_kinds(text: str) -> tuple[str, ...]:
     """Kinds of profiles; the plain heap is never left out."""
-    names = tuple(filter(None, re.split(r"[\s,]+", text)))
-    for name in names:
+    kinds = names(text)
+    for name in kinds:
         if name not in PROFILE_KINDS:
             raise ValueError(f"{name!r} is not a profile: choose from {', '.join(PROFILE_KINDS)}")
-    if "heap" not in names:
+    if "heap" not in kinds:
         raise ValueError(f"must include heap (got {text!r})")
-    return names
+    return kinds
 
 
 def brake_percent(text: str) -> float:

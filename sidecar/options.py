@@ -6,7 +6,6 @@ The decorators at the end give a command its options and hand it one settings ob
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,10 @@ import click
 from sidecar import option_types
 from sidecar.configure import take_settings, take_store_settings
 from sidecar.core import quantities
-from sidecar.settings import PROFILE_KINDS
-
-Command = Callable[..., None]
-Decorator = Callable[[Command], Command]
-
-
-def _option(flag: str, env: str | list[str], kind: click.ParamType[Any], default: object, text: str) -> Decorator:
-    return click.option(
-        flag, envvar=env, type=kind, default=default, show_default=bool(default), show_envvar=True, help=text
-    )
-
+from sidecar.guard_options import GUARD_OPTIONS, OOM_GROUP_OPTIONS
+from sidecar.option import Command, Decorator
+from sidecar.option import option as _option
+from sidecar.settings import PROFILE_KINDS, LogFormat, LogSettings
 
 _TEXT = click.STRING
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -110,7 +102,7 @@ _PPROF_OPTIONS: list[Decorator] = [
         "PPROF_HEADERS",
         option_types.Parsed("headers", option_types.headers),
         "",
-        "Headers for each pprof request, one 'Name: value' a line; keep tokens in the variable, not the flag.",
+        "Headers for pprof requests, one 'Name: value' a line; keep tokens in the variable, not the flag.",
     ),
     _option(
         "--pprof-scheme",
@@ -131,7 +123,7 @@ _PPROF_OPTIONS: list[Decorator] = [
         "PROFILES",
         option_types.Parsed("kinds", option_types.profile_kinds),
         ",".join(PROFILE_KINDS),
-        "Which profiles to take, in this order; heap-newest is read from the program's memory.",
+        "Which profiles to take, heap among them, in whatever order; heap-newest is read from the program's memory.",
     ),
 ]
 
@@ -184,44 +176,6 @@ _SPOOL_OPTIONS: list[Decorator] = [
         option_types.Parsed("size", option_types.directory_bytes),
         "256Mi",
         "Most that --spool-dir may hold.",
-    ),
-]
-
-_GUARD_OPTIONS: list[Decorator] = [
-    _option(
-        "--guard",
-        "GUARD",
-        click.Choice(["off", "brake", "raise", "auto"]),
-        "off",
-        "Hold the OOM killer off while a heap is read, by changing the app's cgroup. auto: brake on v2, else raise.",
-    ),
-    _option(
-        "--guard-cgroups",
-        "GUARD_CGROUPS",
-        _DIRECTORY,
-        "/sys/fs/cgroup",
-        "Where the machine's cgroup file system is mounted writable, for --guard.",
-    ),
-    _option(
-        "--guard-brake",
-        "GUARD_BRAKE",
-        option_types.Parsed("percent", option_types.brake_percent),
-        "90",
-        "Percentage of the limit at which the brake slows the app down.",
-    ),
-    _option(
-        "--guard-raise",
-        "GUARD_RAISE",
-        option_types.Parsed("size", option_types.raise_bytes),
-        "64Mi",
-        "Most that the limit is raised by.",
-    ),
-    _option(
-        "--guard-hold",
-        "GUARD_HOLD",
-        option_types.Parsed("duration", option_types.hold_s),
-        "2s",
-        "Longest time that the app is braked or its limit raised.",
     ),
 ]
 
@@ -309,7 +263,8 @@ def watch_options(command: Command) -> Command:
         *_TARGET_OPTIONS,
         *_PPROF_OPTIONS,
         *_SPOOL_OPTIONS,
-        *_GUARD_OPTIONS,
+        *GUARD_OPTIONS,
+        *OOM_GROUP_OPTIONS,
         *_LOG_OPTIONS,
     ]
     return _apply(options, wrapper)
@@ -318,3 +273,13 @@ def watch_options(command: Command) -> Command:
 def spool_dir_option(command: Command) -> Command:
     """Give a command the option that says where the watch keeps its spool."""
     return _SPOOL_OPTIONS[0](command)
+
+
+def log_options(command: Command) -> Command:
+    """Give a command the options of the log; it receives ``log_settings``."""
+
+    @functools.wraps(command)
+    def wrapper(*, log_format: LogFormat, log_level: str, **values: Any) -> None:  # noqa: ANN401 -- as click passes them
+        command(log_settings=LogSettings(format=log_format, level=log_level), **values)
+
+    return _apply(_LOG_OPTIONS, wrapper)

@@ -13,6 +13,7 @@ from sidecar.stores import StoreSettings
 
 LogFormat = Literal["auto", "human", "json"]
 Scheme = Literal["auto", "http", "https"]
+OomGroupMode = Literal["kubelet", "process"]
 
 PROFILE_KINDS = ("heap-newest", "heap", "heap-gc", "goroutine", "memstats", "heap-baseline")
 
@@ -21,8 +22,9 @@ PROFILE_KINDS = ("heap-newest", "heap", "heap-gc", "goroutine", "memstats", "hea
 class PprofSettings:
     """Where to look for ``net/http/pprof`` and what to take from it.
 
-    With ``ports`` only these are asked; else every listening port of a Go process. ``headers`` go with each request.
-    Certificates are checked only against ``ca_file``: the peer is already proven by its socket's inode.
+    With ``ports`` only these are asked; else every listening port of a Go process. ``headers`` go to them and to ports
+    that are proven to be the program's. Certificates are checked only against ``ca_file``: the peer is already proven
+    by its socket's inode.
     """
 
     ports: tuple[int, ...] = ()
@@ -63,6 +65,14 @@ class GuardSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OomGroupSettings:
+    """Whether ``memory.oom.group`` is kept off ("process"), for the containers of these names; for all without any."""
+
+    mode: OomGroupMode = "kubelet"
+    containers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """Format and least level of the log on stderr."""
 
@@ -86,5 +96,6 @@ class Settings:
     spool: SpoolSettings
     store: StoreSettings
     guard: GuardSettings
+    oom_group: OomGroupSettings
     upload_grace_s: float
     log: LogSettings

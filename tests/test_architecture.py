@@ -28,6 +28,8 @@ ALLOWED = {
     "heap_encoder": {"errors"},
     "drain": {"core", "errors", "stores"},
     "uploader_process": {"drain"},
+    "inject": {"core", "errors", "option_types"},
+    "webhook": {"core", "errors", "inject", "logs"},
     "watch": {
         *("core", "errors", "kernel", "stores", "settings", "logs", "pprof_http", "spool", "capture"),
         *("uploader_process", "goheap", "guard", "heap_encoder", "published_profile"),
@@ -76,10 +78,11 @@ def test_the_core_touches_no_world() -> None:
 
 
 def test_the_resident_process_carries_nothing_heavy() -> None:
-    """What ``watch`` imports brings in neither boto3 nor tenacity, with the bucket option used as well."""
+    """What ``watch`` imports brings in neither boto3 nor YAML nor a server, with the bucket option used as well."""
     code = (
         "import sys, sidecar.commands.watch;"
-        "print(*sorted({'boto3', 'botocore', 'tenacity', 'asyncio', 'multiprocessing'} & set(sys.modules)))"
+        "heavy = {'boto3', 'botocore', 'tenacity', 'asyncio', 'multiprocessing', 'yaml', 'uvicorn'};"
+        "print(*sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from sidecar.capture import Dump, Output
+from sidecar.capture import Dump
 from sidecar.core.keys import DumpId
 from sidecar.core.manifest import Incident, Place, Subject
 from sidecar.core.model import Container, Identity, Process, Reading, Sample
+from sidecar.core.output import Output
 from sidecar.core.trigger import Reason, TriggerPolicy
 from sidecar.errors import SpoolError, TargetGoneError
 from sidecar.heap_encoder import HeapEncoder

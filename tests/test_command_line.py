@@ -59,6 +59,8 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("GUARD", "yes", "brake"),
         ("GUARD_BRAKE", "40", "50 to 99"),
         ("GUARD_RAISE", "1Mi", "4Mi at least"),
+        ("OOM_GROUP", "container", "process"),
+        ("OOM_GROUP_CONTAINERS", "api", "OOM_GROUP=process"),
         ("MAX_DUMPS_PER_HOUR", "0", "x>=1"),
         ("LOG_FORMAT", "xml", "json"),
         ("S3_KMS_KEY_ID", "alias/x", "S3_SSE=aws:kms"),
@@ -116,7 +118,9 @@ def test_surroundings_that_forbid_the_start_are_exit_code_3() -> None:
     assert "DUMP_DIR" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("watch",), ("check",), ("dump",), ("list",), ("get",), ("health",)])
+@pytest.mark.parametrize(
+    "arguments", [(), ("watch",), ("check",), ("dump",), ("list",), ("get",), ("health",), ("inject",), ("uninject",)]
+)
 def test_help_of_every_command(arguments: tuple[str, ...]) -> None:
     """``--help`` works without any setting and says what the command is for."""
     done = run(*arguments, "--help")

@@ -365,3 +365,16 @@ def test_no_dump_goes_for_a_snapshot_in_hand(tmp_path: Path) -> None:
     with pytest.raises(SpoolError, match="SPOOL_SIZE"):
         spool.keep_in_hand("42.raw", lambda file: file.write(b"x"), 500)
     assert drops == []
+
+
+def test_an_older_dump_goes_for_a_snapshot_in_hand_that_is_urgent(tmp_path: Path) -> None:
+    """In an incident the middle of it makes room, where that is enough; else nothing goes."""
+    spool, drops = make_spool(tmp_path, size_bytes=1000)
+    for number in (1, 2, 3):
+        spool.put(dump_id(number), "heap.pb.gz", b"x" * 300)
+    with pytest.raises(SpoolError, match="SPOOL_SIZE"):
+        spool.keep_in_hand("42.raw", lambda file: file.write(b"x" * 800), 800, older_dumps_may_go=True)
+    assert drops == []
+    path = spool.keep_in_hand("42.raw", lambda file: file.write(b"x" * 350), 350, older_dumps_may_go=True)
+    assert path.read_bytes() == b"x" * 350
+    assert drops == [str(dump_id(2))]

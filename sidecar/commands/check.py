@@ -10,14 +10,14 @@ from pathlib import Path
 
 import click
 
-from sidecar.capture import NEWEST
-from sidecar.core.keys import join_key, pod_path
+from sidecar.core.keys import NEWEST, join_key, pod_path
 from sidecar.core.model import Container, Reading
+from sidecar.core.outcome import oom_kill_takes
 from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import threshold_bytes
 from sidecar.errors import NotPermittedError, OomHeapDumperError, StoreError
-from sidecar.guard import Guard
+from sidecar.guard import Guard, OomGroup
 from sidecar.kernel import cgroup, rights
 from sidecar.kernel.processes import ProcessTable
 from sidecar.kernel.rights import Credentials, Right
@@ -44,6 +44,7 @@ class _Finding:
     working_set_bytes: int | None
     limit_bytes: int | None
     threshold_bytes: int | None
+    oom_kill_takes: str
     heap_from_memory: list[str]
     pprof: list[str]
     rights: dict[str, bool]
@@ -63,6 +64,11 @@ def command(settings: Settings, output: str, *, skip_store: bool) -> None:
     findings, general = _find(settings), []
     if not findings:
         general.append("no other container is visible: set shareProcessNamespace: true in the pod's spec")
+    general += [
+        f"OOM_GROUP_CONTAINERS names {name!r}, but no container is named so"
+        for name in settings.oom_group.containers
+        if findings and name not in {finding.name for finding in findings}
+    ]
     store = None if skip_store else _probe_store(settings)
     if store:
         general.append(store)
@@ -119,6 +125,8 @@ def _examine(
     missing = [right for right in found if not right.granted]
     if settings.guard.policy.mode != "off" and (unguarded := _why_unguarded(settings, container)):
         problems.append(f"it can't be guarded, so a fast leak may outrun the snapshot: {unguarded}")
+    if reading is None or reading.oom_group is not False:  # one that is off needs no right
+        problems += _why_group_stays(settings, container)
     if not sources and not endpoints.is_without_go(container):
         problems.append(f"no heap profile: {why_no_source(container, heaps, endpoints)}")
     elif unreadable is not None and not (heaps and heaps.is_refused(container)):
@@ -132,6 +140,7 @@ def _examine(
         working_set_bytes=reading.working_set_bytes if reading else None,
         limit_bytes=limit,
         threshold_bytes=threshold_bytes(settings.trigger, limit) if limit else None,
+        oom_kill_takes=oom_kill_takes(reading.oom_group if reading else None),
         heap_from_memory=[
             f"{source.process.name}[{source.process.pid}] ({source.heap.known_buckets} stacks)"
             for source in sources
@@ -195,6 +204,21 @@ def _why_unguarded(settings: Settings, container: Container) -> str | None:
     return None
 
 
+def _why_group_stays(settings: Settings, container: Container) -> list[str]:
+    chosen = settings.oom_group.containers
+    if settings.oom_group.mode != "process" or (chosen and container.name not in chosen):
+        return []
+    try:
+        memory = cgroup.open_cgroup(_PROC, container)
+        try:
+            OomGroup(settings.guard.cgroups, settings.spool.directory).probe(memory)
+        finally:
+            memory.close()
+    except OomHeapDumperError as error:
+        return [f"memory.oom.group can't be kept off, so an OOM kill takes the whole container: {error}"]
+    return []
+
+
 def _lacking(right: Right) -> str:
     return f"its {right.name} can't be seen: {right.without_it}"
 
@@ -219,6 +243,7 @@ def _print(finding: _Finding) -> None:
         row("memory", f"working set {format_bytes(finding.working_set_bytes)}{limit} ({finding.memory_source})")
     if finding.threshold_bytes:
         row("threshold", f"{format_bytes(finding.threshold_bytes)}")
+    row("OOM kill", f"takes: {finding.oom_kill_takes}")
     row(
         "heap",
         f"from the memory of {', '.join(finding.heap_from_memory)}" if finding.heap_from_memory else "by pprof only",

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from sidecar.capture import NEWEST, Dump
-from sidecar.core.keys import DumpId, incident_id, pod_path
+from sidecar.capture import Dump
+from sidecar.core.keys import NEWEST, DumpId, incident_id, pod_path
 from sidecar.core.manifest import Incident, Place
-from sidecar.core.model import Container, Sample
+from sidecar.core.model import Container, Process, Sample
 from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import Reason
@@ -29,7 +30,7 @@ from sidecar.uploader_process import REFUSED, UploaderProcess, encode_request
 from sidecar.watch.captures import utc_now
 from sidecar.watch.endpoints import Endpoints
 from sidecar.watch.heaps import Heaps
-from sidecar.watch.sources import Source, sources_of, why_no_source
+from sidecar.watch.sources import Source, sources_of, take_heap, why_no_source
 
 _PROC = Path("/proc")
 _UPLOAD_DEADLINE_S = 60.0
@@ -79,7 +80,7 @@ def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
                 problems.append(f"container {container.name}: {why_no_source(container, heaps, endpoints)}")
             for source in sources:
                 try:
-                    taken.append(_take(settings, spool, container, source))
+                    taken.append(_take(settings, spool, container, source, is_alive=table.is_alive))
                 except OomHeapDumperError as error:
                     problems.append(f"container {container.name}: {error}")
     finally:
@@ -93,7 +94,9 @@ def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
     return taken
 
 
-def _take(settings: Settings, spool: Spool, container: Container, source: Source) -> Dump:
+def _take(
+    settings: Settings, spool: Spool, container: Container, source: Source, *, is_alive: Callable[[Process], bool]
+) -> Dump:
     memory = _memory_source(settings, container)
     try:
         sample = Sample(at_s=time.monotonic(), reading=memory.read())
@@ -119,40 +122,22 @@ def _take(settings: Settings, spool: Spool, container: Container, source: Source
         ),
         subject=source.subject,
     )
-    _take_heap(dump, source)
-    profile = dump.profiles[0]
+    with contextlib.ExitStack() as held:
+        executable = take_heap(dump, source, held, is_alive=is_alive)
+        dump.draft()
+        if source.answering is not None:
+            if executable is not None:
+                dump.take_plain(source.answering.client)
+            dump.take_extras(settings.pprof.profiles, source.answering.client)
+        if executable is not None:
+            dump.encode_snapshot(HeapEncoder(), executable)
+    dump.finish()
     click.echo(
         printable(f"container {container.name}: heap profile of {source.process.name}[{source.process.pid}], ")
-        + format_bytes(profile.size_bytes),
+        + format_bytes(dump.profiles[0].size_bytes),
         err=True,
     )
-    if source.answering is not None:
-        dump.take_extras(settings.pprof.profiles, source.answering.client)
-    dump.finish()
     return dump
-
-
-def _take_heap(dump: Dump, source: Source) -> None:
-    """From memory and by HTTP, as far as they can be had; raises OomHeapDumperError if neither can."""
-    client = source.answering.client if source.answering else None
-    with contextlib.ExitStack() as held:
-        try:
-            if source.heap is None:
-                raise NotFoundError("its memory can't be read")
-            executable = source.heap.open_executable()
-            held.callback(os.close, executable)
-            dump.take_snapshot(source.heap)
-        except OomHeapDumperError as error:
-            if client is None:
-                raise
-            dump.take_first(client)
-            if source.heap is not None:
-                dump.problems += (f"{NEWEST}: {error}",)
-            return
-        dump.draft()
-        if client is not None:
-            dump.take_plain(client)
-        dump.encode_snapshot(HeapEncoder(), executable)
 
 
 def _memory_source(settings: Settings, container: Container) -> MemorySource:

@@ -17,7 +17,7 @@ from sidecar.core.keys import DumpId, pod_path
 from sidecar.core.manifest import Place
 from sidecar.core.quantities import format_bytes, format_duration
 from sidecar.errors import StartupError
-from sidecar.guard import Guard
+from sidecar.guard import Guard, OomGroup
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.options import watch_options
 from sidecar.settings import Settings
@@ -30,6 +30,7 @@ from sidecar.watch.guards import Guards
 from sidecar.watch.health import WRITE_INTERVAL_S, Status, write_status
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.loop import Loop
+from sidecar.watch.oom_groups import OomGroups
 from sidecar.watch.scout import Scout
 from sidecar.watch.uploads import Uploads
 from sidecar.watch.wakeup import Wakeup
@@ -37,6 +38,7 @@ from sidecar.watch.workers import Workers
 
 _PROC = Path("/proc")
 _GUARD_JOURNAL = "guard"
+_OOM_GROUP_JOURNAL = "oom-group"
 _CAPTURE_SHARE = 0.4  # of the grace after SIGTERM; the rest is for uploads
 
 
@@ -63,6 +65,8 @@ def command(settings: Settings) -> None:
     left_over = spool.open()
     guard = Guard(settings.guard.policy, settings.guard.cgroups, settings.spool.directory / _GUARD_JOURNAL)
     guard.repair()
+    oom_group = OomGroup(settings.guard.cgroups, settings.spool.directory / _OOM_GROUP_JOURNAL)
+    oom_group.repair()
     wakeup = Wakeup()
     scout = Scout(_PROC, settings, wake_loop=wakeup.set)
     uploads = Uploads(spool, settings.store)
@@ -70,7 +74,7 @@ def command(settings: Settings) -> None:
     workers = Workers()
     baselines = Baselines(settings.trigger, spool, workers)
     encoder = HeapEncoder()
-    last_moments = LastMoments(spool, scout.heaps, workers)
+    last_moments = LastMoments(spool, scout.sources, workers)
     captures = Captures(
         settings=settings,
         spool=spool,
@@ -99,6 +103,9 @@ def command(settings: Settings) -> None:
         endings=endings,
         last_moments=last_moments,
         guards=Guards(None if settings.guard.policy.mode == "off" else guard, workers),
+        oom_groups=OomGroups(
+            oom_group if settings.oom_group.mode == "process" else None, settings.oom_group.containers, workers
+        ),
         baselines=baselines,
         wakeup=wakeup,
     )
@@ -120,6 +127,7 @@ def command(settings: Settings) -> None:
         loop.close()
     finally:
         guard.close()
+        oom_group.close()
     _shut_down(settings, guard=guard, spool=spool, scout=scout, captures=captures, uploads=uploads, uploader=uploader)
 
 

@@ -17,10 +17,13 @@ from datetime import UTC, datetime
 MANIFEST_NAME = "manifest.json"
 OUTCOME_PREFIX = "outcome-"
 
+# The kind of a heap that was read from the program's memory.
+NEWEST = "heap-newest"
+
 # The spool's queue: where it lies in the spool, and the names in it of what isn't whole yet.
 QUEUE_FOLDER = "queue"
 DRAFT_NAME = f".{MANIFEST_NAME}"
-RAW_NAME = "heap-newest.raw"
+RAW_NAME = f"{NEWEST}.raw"
 RAW_DRAFT_NAME = f".{RAW_NAME}"
 PART_PREFIX = ".part-"
 

@@ -44,13 +44,15 @@ class Reading:
     """What one read of a memory cgroup tells.
 
     ``limit_bytes`` is None without a limit; ``oom_kills`` is None where the kernel doesn't say.
-    ``inactive_file_bytes`` is page cache that the kernel can drop at once.
+    ``inactive_file_bytes`` is page cache that the kernel can drop at once. ``oom_group`` is whether an OOM kill takes
+    every process of the container (``memory.oom.group``), None where that isn't known.
     """
 
     usage_bytes: int
     inactive_file_bytes: int
     limit_bytes: int | None
     oom_kills: int | None
+    oom_group: bool | None = None
 
     @property
     def working_set_bytes(self) -> int:
@@ -97,7 +99,8 @@ class ProfileFile:
     """A verified profile as it lies in the spool and will lie in the store.
 
     ``port`` is that of the endpoint that gave it; None for one that was read from the program's memory. Only such a one
-    has ``gc``, what Go's collector said at that moment, and may be ``incomplete``, for the reason given.
+    has ``gc``, what Go's collector said at that moment and what the profile's stacks have freed so far, and may be
+    ``incomplete``, for the reason given.
     """
 
     name: str

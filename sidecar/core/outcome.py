@@ -38,6 +38,13 @@ class Outcome:
         return f"{OUTCOME_PREFIX}{self.ending}.json"
 
 
+SURVIVED_KILL = Outcome(
+    ending=Ending.PROCESS_OOM_KILLED,
+    counted=True,
+    seen="the cgroup's oom_kill counter rose while the container lived on",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastSeen:
     """The last sample of a container: memory over limit, its rise a second before, and how old the sample is."""
@@ -46,6 +53,17 @@ class LastSeen:
     ratio_per_s: float
     age_s: float
     oom_kills: int | None
+
+
+def oom_kill_takes(oom_group: bool | None) -> str:  # noqa: FBT001 -- the one thing that is translated
+    """What ``memory.oom.group`` means for a container, for people and manifests.
+
+    >>> oom_kill_takes(True), oom_kill_takes(None)
+    ('whole container', 'unknown')
+    """
+    if oom_group is None:
+        return "unknown"
+    return "whole container" if oom_group else "one process"
 
 
 def process_killed(oom_kills_before: int | None, oom_kills_now: int | None) -> bool:

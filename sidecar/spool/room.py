@@ -32,14 +32,14 @@ class Room:
         self._on_drop = on_drop
         self._lock = threading.Lock()
 
-    def make(self, needed_bytes: int, dump_id: DumpId | None) -> bool:
-        """Whether ``needed_bytes`` more fit, if need be after dropping dumps in favour of ``dump_id``; None drops none.
+    def make(self, needed_bytes: int, *, dumps_may_go: bool, spared: DumpId | None = None) -> bool:
+        """Whether ``needed_bytes`` more fit, where ``dumps_may_go`` after dropping some if need be, never ``spared``.
 
         Drops nothing where that wouldn't be enough.
         """
         with self._lock:
             excess = _tree_bytes(self._directory) + needed_bytes - self._size_bytes
-            return excess <= 0 or self._evict(excess, dump_id)
+            return excess <= 0 or (dumps_may_go and self._evict(excess, spared))
 
     def free_disk(self, dump_id: DumpId | None) -> bool:
         """The disk itself is full: drop the next dump in favour of ``dump_id``, whatever our own bound says.
@@ -47,7 +47,7 @@ class Room:
         False if none could be dropped; None drops none.
         """
         with self._lock:
-            return self._evict(1, dump_id)
+            return dump_id is not None and self._evict(1, dump_id)
 
     def until_it_fits(self, dump_id: DumpId | None, act: Callable[[], T]) -> T:
         """Act; as long as the disk is full and another dump than ``dump_id`` can go, drop it and act again.
@@ -61,13 +61,11 @@ class Room:
                 if not is_full(error) or not self.free_disk(dump_id):
                     raise
 
-    def _evict(self, excess_bytes: int, keep: DumpId | None) -> bool:
-        if keep is None:
-            return False
+    def _evict(self, excess_bytes: int, spared: DumpId | None) -> bool:
         folders = {
             folder.name: folder
             for folder in dump_folders(self._directory / keys.QUEUE_FOLDER)
-            if folder.name != str(keep)
+            if spared is None or folder.name != str(spared)
         }
         held = [
             HeldDump(dump_id=dump_id, size_bytes=_tree_bytes(folder))

@@ -5,7 +5,7 @@
     SPOOL/queue/NAMESPACE/POD/DUMP_ID/.heap-newest.raw   a heap as it lay in memory, until a profile was made of it
     SPOOL/queue/NAMESPACE/POD/DUMP_ID/.part-*            being written
     SPOOL/baseline/...                                   profiles of calm times, linked into each dump
-    SPOOL/work/...                                       snapshots in hand, that only a kill makes a dump of
+    SPOOL/scratch/...                                    snapshots in hand, that only a kill makes a dump of
 
 A file appears under its name only when it is whole and on the disk: temporary name, fsync, rename, fsync of the folder.
 The uploader removes folders that it has emptied, at any moment, so that a folder may have to be made anew. Older dumps
@@ -21,7 +21,6 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,10 +31,8 @@ from sidecar.spool.room import Dropped, Room, dump_folders
 from sidecar.spool.writer import SpoolWriter, in_folder, sync_folder
 
 _BASELINE = "baseline"
-_WORK = "work"
+_SCRATCH = "scratch"
 _RETRY_PAUSE_S = 1.0
-# In favour of what becomes a dump only after a kill: no folder has this name.
-_NONE_SPARED = DumpId(at=datetime.max.replace(tzinfo=UTC), container="in-hand", pid=0, incident="none", number=0)
 _DRAFTS = {keys.DRAFT_NAME: keys.MANIFEST_NAME, keys.RAW_DRAFT_NAME: keys.RAW_NAME}
 
 
@@ -61,7 +58,7 @@ class Spool:
         try:
             self._exclusive = os.open(self.directory / ".watch.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._exclusive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for folder_name in (_BASELINE, _WORK):
+            for folder_name in (_BASELINE, _SCRATCH):
                 shutil.rmtree(self.directory / folder_name, ignore_errors=True)
             for folder in dump_folders(self._queue):
                 for part in folder.glob(f"{keys.PART_PREFIX}*"):
@@ -163,9 +160,9 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"{source.name} can't be moved into {dump_id}: {error.strerror}") from error
 
-    def work_path(self, name: str) -> Path:
+    def scratch_path(self, name: str) -> Path:
         """A place for a file that nobody misses after a crash. Raises `SpoolError` if there can be none."""
-        folder = self.directory / _WORK
+        folder = self.directory / _SCRATCH
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -177,10 +174,11 @@ class Spool:
     ) -> Path:
         """Keep a snapshot that may be replaced by the next one; it isn't synced.
 
-        What was under that name stays until the new one is whole. Raises `SpoolError`, and what ``write`` raises.
+        What was under that name stays until the new one is whole. With ``older_dumps_may_go`` they make room for it.
+        Raises `SpoolError`, and what ``write`` raises.
         """
-        path = self.work_path(name)
-        if not self._room.make(expected_bytes, _NONE_SPARED if older_dumps_may_go else None):
+        path = self.scratch_path(name)
+        if not self._room.make(expected_bytes, dumps_may_go=older_dumps_may_go):
             raise SpoolError(f"no room to keep {name}: raise SPOOL_SIZE")
         part = path.with_name(f"{keys.PART_PREFIX}{name}")
         try:

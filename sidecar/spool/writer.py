@@ -73,9 +73,9 @@ class SpoolWriter:
         if needed_bytes <= 0:
             return
         ahead_bytes = max(needed_bytes, _RESERVE_STEP_BYTES)
-        if self._room.make(ahead_bytes, None):
+        if self._room.make(ahead_bytes, dumps_may_go=False):
             self._reserved_bytes += ahead_bytes
-        elif self._room.make(needed_bytes, self._dump_id):
+        elif self._room.make(needed_bytes, dumps_may_go=self._dump_id is not None, spared=self._dump_id):
             self._reserved_bytes += needed_bytes
         else:
             raise SpoolError(f"{self._path.name} doesn't fit: the spool is full, raise SPOOL_SIZE")

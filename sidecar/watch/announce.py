@@ -9,7 +9,7 @@ from sidecar.core import trigger
 from sidecar.core.quantities import format_bytes
 from sidecar.core.trigger import TriggerPolicy
 from sidecar.watch.scout import Scout
-from sidecar.watch.sources import Source, sources_of, why_no_source
+from sidecar.watch.sources import MAX_PROCESSES, Source, why_no_source
 from sidecar.watch.target import Target
 
 # Until then a port may be found, or a runtime be ready to be read.
@@ -21,7 +21,7 @@ def announce(target: Target, policy: TriggerPolicy, scout: Scout, now_s: float) 
     container, sample = target.surveyed.container, target.last
     if sample is None:
         return False
-    sources = sources_of(container, scout.heaps, scout.endpoints)
+    sources = scout.sources(container)
     unreadable = scout.heaps.why_none(container) if scout.heaps is not None else None
     is_all_known = bool(sources) and all(source.answering for source in sources) and unreadable is None
     if not is_all_known and now_s - target.since_s < _ANNOUNCE_AFTER_S:
@@ -37,6 +37,8 @@ def announce(target: Target, policy: TriggerPolicy, scout: Scout, now_s: float) 
     notes = []
     if sources and not any(source.answering for source in sources):
         notes.append(f"none of its own profiles: {scout.endpoints.why_none(container)}")
+    if len(sources) > MAX_PROCESSES:
+        notes.append(f"of its {len(sources)} programs only the {MAX_PROCESSES} oldest are dumped")
     threshold = trigger.threshold_bytes(policy, limit) if limit else None
     at = f"dump at {format_bytes(threshold)} of {format_bytes(limit)}" if limit and threshold else "no threshold"
     logs.event(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class Baselines:
         self._spool = spool
         self._workers = workers
         self._states: dict[Process, _State] = {}
+        self._lock = threading.Lock()
         self._files: list[Path] = []
         self._numbers = itertools.count(1)
 
@@ -82,10 +84,11 @@ class Baselines:
                 del self._states[process]
         if not self._workers.is_idle and len(self._files) < 2 * len(self._states) + _FEW_FILES:
             return
-        current = {state.baseline.path for state in self._states.values() if state.baseline is not None}
-        stale = [path for path in self._files if path not in current]
-        if stale:
+        with self._lock:
+            current = {state.baseline.path for state in self._states.values() if state.baseline is not None}
+            stale = [path for path in self._files if path not in current]
             self._files = [path for path in self._files if path in current]
+        if stale:
             self._workers.run(lambda: self._drop(stale))
 
     def _drop(self, stale: Iterable[Path]) -> None:
@@ -104,6 +107,7 @@ class Baselines:
             logs.event(logging.DEBUG, "baseline-failed", f"no baseline of process {process.pid} yet: {error}")
             return
         if file.result is not None:
-            self._files.append(file.result.path)
-            state.baseline = Baseline(profile=profile, path=file.result.path)
+            with self._lock:  # a file that nobody has as baseline would be dropped
+                state.baseline = Baseline(profile=profile, path=file.result.path)
+                self._files.append(file.result.path)
             state.taken_uptime_s = uptime_s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import queue
 import threading
 import time
@@ -14,12 +13,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sidecar import logs
-from sidecar.capture import NEWEST, Dump
+from sidecar.capture import Dump
 from sidecar.core.keys import DumpId
 from sidecar.core.manifest import Incident, Place
 from sidecar.core.model import Container
 from sidecar.core.quantities import format_bytes
-from sidecar.errors import OomHeapDumperError, TargetGoneError
+from sidecar.errors import OomHeapDumperError
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import Settings
@@ -27,12 +26,13 @@ from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout
-from sidecar.watch.sources import Source, sources_of, why_no_source
+from sidecar.watch.sources import MAX_PROCESSES, Source, take_heap, why_no_source
 from sidecar.watch.workers import Workers
 
 # Extras may each take half a minute of a throttled program; two at a time keep our own memory bounded.
 _EXTRAS_AT_ONCE = 2
-_MAX_PROCESSES = 8
+
+_UNFORESEEN = "failed in an unforeseen way"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +61,11 @@ class Result:
 
 @dataclass(slots=True)
 class _Gathering:
-    """One request while its processes are captured side by side."""
+    """One request while its processes are captured side by side; ``left_out`` are those beyond the most of them."""
 
     request: Request
+    several: bool
+    left_out: int
     waiting: int
     asked_nobody: bool
     succeeded: bool = False
@@ -97,6 +99,7 @@ class Captures:
         self._wake_loop = wake_loop
         self._wake_uploads = wake_uploads
         self._limit_failures = logs.RateLimit()
+        self._limit_partial = logs.RateLimit()
         self._extras = threading.Semaphore(_EXTRAS_AT_ONCE)
         self._workers = workers
         self._baselines = baselines
@@ -111,6 +114,7 @@ class Captures:
     def forget(self, container: Container) -> None:
         """It has ended: the next failure under its name is another story."""
         self._limit_failures.forget(container.key)
+        self._limit_partial.forget(container.key)
 
     def stop(self, grace_s: float) -> None:
         """Leave out extras from now on and wait for what is being taken."""
@@ -120,39 +124,61 @@ class Captures:
     def _capture(self, request: Request) -> None:
         """The heap of each process that can be had, side by side: one that keeps silent doesn't delay another."""
         container = request.incident.container
-        sources = sources_of(container, self._scout.heaps, self._scout.endpoints)[:_MAX_PROCESSES]
-        gathering = _Gathering(request, len(sources), asked_nobody=not sources)
+        found: list[Source] = []
+        problem = _UNFORESEEN
+        try:
+            found = self._scout.sources(container)
+            if not found:
+                problem = why_no_source(container, self._scout.heaps, self._scout.endpoints)
+        finally:
+            sources = found[:MAX_PROCESSES]
+            gathering = _Gathering(
+                request=request,
+                several=len(sources) > 1,
+                left_out=len(found) - len(sources),
+                waiting=len(sources),
+                asked_nobody=not sources,
+            )
+            if not sources:
+                gathering.problems.append(problem)
+                self._conclude(gathering)
         if not sources:
-            gathering.problems.append(why_no_source(container, self._scout.heaps, self._scout.endpoints))
-            self._conclude(gathering)
             return
         for source in sources[1:]:
             self._workers.run(functools.partial(self._capture_process, gathering, source))
         self._capture_process(gathering, sources[0])
 
     def _capture_process(self, gathering: _Gathering, source: Source) -> None:
-        request, dump = gathering.request, self._begin(gathering.request, source)
-        safe, problem = False, "failed in an unforeseen way"
+        request = gathering.request
+        taken: Dump | None = None
+        executable, problem = None, _UNFORESEEN
         with contextlib.ExitStack() as held:
-            executable = None
             try:
-                safe, executable, problem = self._first_profile(dump, request, source, held)
+                dump = self._begin(gathering, source)
+                executable = take_heap(dump, source, held, is_alive=self._scout.is_alive)
+                taken = dump
+                if executable is not None:
+                    request.life.captured_s[source.process] = request.incident.sample.at_s
+            except OomHeapDumperError as error:
+                problem = str(error)
             finally:
                 with gathering.lock:
                     gathering.waiting -= 1
-                    if not safe:
-                        gathering.problems.append(problem)
+                    is_last = gathering.waiting == 0
+                    if taken is None:
+                        whose = f"process {source.process.pid}: " if gathering.several else ""
+                        gathering.problems.append(f"{whose}{problem}")
                     else:
-                        request.life.last_dump = dump.dump_id
+                        request.life.last_dump = taken.dump_id
                         if not gathering.succeeded:
                             gathering.succeeded = True
                             self._tell(request, ok=True)
-                if gathering.waiting == 0:
+                if is_last:
                     self._conclude(gathering)
-            if safe:
-                self._report(request, dump)
+            if taken is not None:
+                self._report(request, taken)
                 self._wake_uploads()
-                self._finish(dump, source, executable)
+                self._finish(taken, source, executable)
                 self._wake_uploads()
 
     def _conclude(self, gathering: _Gathering) -> None:
@@ -166,40 +192,16 @@ class Captures:
             self._tell(request, ok=False, asked_nobody=gathering.asked_nobody)
             self._report_failure(request, gathering.problems)
             self._scout.hurry()
+        elif gathering.problems:
+            self._report_partial(request.incident.container, gathering.problems)
 
     def _tell(self, request: Request, *, ok: bool, asked_nobody: bool = False) -> None:
         self.results.put(Result(life=request.life, incident=request.incident_id, ok=ok, asked_nobody=asked_nobody))
         self._wake_loop()
 
-    def _first_profile(
-        self, dump: Dump, request: Request, source: Source, held: contextlib.ExitStack
-    ) -> tuple[bool, int | None, str]:
-        """From memory, else by HTTP: whether it is safe, the executable if it is from memory, and why it isn't."""
-        problems = []
-        if source.heap is not None:
-            try:
-                executable = source.heap.open_executable()
-                held.callback(os.close, executable)
-                dump.take_snapshot(source.heap)
-            except OomHeapDumperError as error:
-                problems.append(f"{NEWEST}: {error}")
-            else:
-                request.life.captured_s[source.process] = request.incident.sample.at_s
-                return True, executable, ""
-        if source.answering is not None:
-            try:
-                if not self._scout.is_alive(source.process):
-                    raise TargetGoneError(f"process {source.process.pid} has ended")
-                dump.take_first(source.answering.client)
-            except OomHeapDumperError as error:
-                problems.append(str(error))
-            else:
-                dump.problems += tuple(problems)
-                return True, None, ""
-        return False, None, "; ".join(problems)
-
-    def _begin(self, request: Request, source: Source) -> Dump:
-        return Dump(
+    def _begin(self, gathering: _Gathering, source: Source) -> Dump:
+        request = gathering.request
+        dump = Dump(
             spool=self._spool,
             place=self._place,
             dump_id=DumpId(
@@ -213,6 +215,9 @@ class Captures:
             subject=source.subject,
             guard=request.life.guard_record,
         )
+        if gathering.left_out:
+            dump.problems += (f"{gathering.left_out} younger programs of the container were left out",)
+        return dump
 
     def _finish(self, dump: Dump, source: Source, executable: int | None) -> None:
         """What the race allows: the plain profile, then what needs no haste, the baseline and the extras."""
@@ -279,6 +284,19 @@ class Captures:
                 logging.ERROR,
                 "capture-failed",
                 f"container {container.name}: no heap profile ({request.life.why_no_dump}), trying again",
+                container=container.name,
+                problems=problems,
+                failures_not_logged=left_out,
+            )
+
+    def _report_partial(self, container: Container, problems: list[str]) -> None:
+        """Another process of the container was captured, so this one isn't tried again before the next dump."""
+        left_out = self._limit_partial.admit(container.key, time.monotonic())
+        if left_out is not None:
+            logs.event(
+                logging.WARNING,
+                "capture-partial",
+                f"container {container.name}: no heap profile of some of its processes ({'; '.join(problems)})",
                 container=container.name,
                 problems=problems,
                 failures_not_logged=left_out,

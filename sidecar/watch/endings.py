@@ -10,10 +10,11 @@ from sidecar import logs
 from sidecar.capture import PATIENCE_S, Dump
 from sidecar.core import manifest
 from sidecar.core.keys import DumpId
-from sidecar.core.manifest import HistoryRow, Incident, Place, Subject
+from sidecar.core.manifest import HistoryRow, Incident, Place
 from sidecar.core.model import Container, Process, Sample
 from sidecar.core.outcome import Ending, Outcome
 from sidecar.core.quantities import format_bytes
+from sidecar.core.roll_call import Resident
 from sidecar.errors import OomHeapDumperError
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.spool import Spool
@@ -30,7 +31,8 @@ class End:
     """An end as the loop saw it, at ``at_s`` on its clock; ``stores_last`` if what was in hand is worth a dump.
 
     ``incident_of`` makes the incident of a dump out of the sample that it shows. The dump gets the id ``incident`` and
-    the number ``number``; where none is made the outcome stands alone, in the folder ``fallback``.
+    the number ``number``; where none is made the outcome stands alone, in the folder ``fallback``. ``gone`` are the
+    processes that vanished with a kill, the largest first.
     """
 
     life: Life
@@ -39,6 +41,7 @@ class End:
     stores_last: bool
     at_s: float
     last: Sample | None
+    gone: tuple[Resident, ...]
     history: list[HistoryRow]
     incident_of: Callable[[Sample], Incident]
     incident: str
@@ -109,7 +112,7 @@ class Endings:
                 number=end.number,
             ),
             incident=end.incident_of(one.sample),
-            subject=Subject(process=one.process, ports=(), program=one.program, go_environment=one.go_environment),
+            subject=one.subject,
             guard=end.life.guard_record,
         )
         dump.adopt_snapshot(one.path, one.samples)
@@ -137,6 +140,7 @@ class Endings:
             last=end.last,
             history=end.history,
             why_no_dump=None if life.last_dump else why_no_dump,
+            gone=end.gone,
         )
         self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document), patience_s=PATIENCE_S)
 

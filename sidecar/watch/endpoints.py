@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sidecar import logs
 from sidecar.core.model import Container, GoProgram, Process
-from sidecar.errors import NotPermittedError, TargetGoneError, UnreadableExecutableError
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, UnreadableExecutableError
 from sidecar.kernel import go_executable, sockets
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.sockets import ListeningSocket
@@ -118,10 +118,10 @@ class Endpoints:
             if seen.ambiguous:
                 reasons.append(
                     f"process {process.pid} has the same arguments as another one, and whose sockets are whose isn't "
-                    "visible (run with its UID and GID)"
+                    f"visible ({ASK_CHECK})"
                 )
             elif seen.unattributable:
-                reasons.append(f"the sockets of process {process.pid} aren't visible (run with its UID and GID)")
+                reasons.append(f"the sockets of process {process.pid} aren't visible ({ASK_CHECK})")
             reasons += [refused.reason for refused in (seen.refused or {}).values()]
         if reasons:
             return "; ".join(dict.fromkeys(reasons))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from functools import partial
 
 from sidecar import logs
 from sidecar.core.model import Container, Reading
+from sidecar.errors import ASK_CHECK
 from sidecar.guard import Guard, Guarded, GuardUnavailableError
 from sidecar.kernel.cgroup import MemoryCgroup, MemorySource
 from sidecar.watch.life import Life
@@ -22,6 +25,8 @@ class Guards:
     def __init__(self, guard: Guard | None, workers: Workers) -> None:
         self._guard = guard
         self._workers = workers
+        # Letting go in time waits for nobody: every other thread may be waiting for a disk, and no further one be had.
+        self._keepers = workers if guard is None else Workers(standing=1)
         self._limit = logs.RateLimit(interval_s=3600.0)
 
     def tend(self, life: Life, container: Container, source: MemorySource, reading: Reading) -> None:
@@ -31,25 +36,26 @@ class Guards:
             return
         if life.guarded is not None:
             guarded = life.guarded
-            self._beside(life, lambda: guarded.arm(reading, time.monotonic()))
+            self._beside(life.tended, lambda: guarded.arm(reading, time.monotonic()), self._workers)
         elif now_s >= life.adopt_from_s:
             life.adopt_from_s = now_s + _RETRY_S
             if isinstance(source, MemoryCgroup):
                 guard = self._guard
-                self._beside(life, lambda: self._adopt(guard, life, container, source, reading))
+                adopt = partial(self._adopt, guard, life, container, source, reading)
+                self._beside(life.tended, adopt, self._workers)
             else:
-                self._report(life, container, "its cgroup can't be seen: see oom-heap-dumper check")
+                self._report(life, container, f"its cgroup can't be seen: {ASK_CHECK}")
 
     def mind(self, life: Life) -> None:
-        """See to the bound of time of what is held; at each sample."""
+        """See to the bound of time of what is held, whatever else is being done to it; at each sample."""
         guarded = life.guarded
         if guarded is not None and guarded.is_held:
-            self._beside(life, lambda: guarded.keep(time.monotonic()))
+            self._beside(life.minded, lambda: guarded.keep(time.monotonic()), self._keepers)
 
     def drop(self, life: Life) -> None:
         """Undo what was done to a container; it may be guarded again."""
         if life.guarded is not None:
-            self._beside(life, lambda: _close(life))
+            self._beside(life.tended, lambda: _close(life), self._workers)
 
     def close(self, life: Life, container: Container) -> None:
         """The container has ended."""
@@ -62,18 +68,19 @@ class Guards:
 
             self._workers.run(close)
 
-    def _beside(self, life: Life, job: Job) -> None:
-        """One job at a time for each container: what is skipped comes again soon."""
-        if life.tended.is_set():
-            life.tended.clear()
+    @staticmethod
+    def _beside(idle: threading.Event, job: Job, workers: Workers) -> None:
+        """One job at a time, as ``idle`` tells: what is skipped comes again soon."""
+        if idle.is_set():
+            idle.clear()
 
             def run() -> None:
                 try:
                     job()
                 finally:
-                    life.tended.set()
+                    idle.set()
 
-            self._workers.run(run)
+            workers.run(run)
 
     def _adopt(self, guard: Guard, life: Life, container: Container, memory: MemoryCgroup, reading: Reading) -> None:
         try:

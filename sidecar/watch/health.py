@@ -12,6 +12,8 @@ from sidecar.errors import OomHeapDumperError
 STATUS_NAME = ".status.json"
 WRITE_INTERVAL_S = 5.0
 
+_RECORD_BYTES = 1024  # always of one size, so that a full disk has room for the next in the place of the last
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -29,10 +31,16 @@ class Status:
 
 
 def write_status(directory: Path, status: Status) -> None:
-    """Replace the file; a reader never sees half of it. Raises OSError."""
-    part = directory / f"{STATUS_NAME}.part"
-    part.write_text(json.dumps(asdict(status)) + "\n")
-    part.replace(directory / STATUS_NAME)
+    """Replace the file; a reader never sees half of it. On a full disk it is written over instead. Raises OSError."""
+    record = json.dumps(asdict(status)).ljust(_RECORD_BYTES - 1) + "\n"
+    path, part = directory / STATUS_NAME, directory / f"{STATUS_NAME}.part"
+    try:
+        part.write_text(record)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        with path.open("r+b", buffering=0) as file:
+            file.write(record.encode())
 
 
 def read_status(directory: Path) -> Status:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import logs
 from sidecar.core.model import Container, GoProgram, Process
+from sidecar.core.output import Output
 from sidecar.errors import NotPermittedError, OomHeapDumperError, TargetGoneError
 from sidecar.goheap import GoHeapError, HeapReader, NotGoError, prepare
-from sidecar.goheap.reader import Output
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.go_executable import executable_identity
 
@@ -24,6 +25,22 @@ _REFRESH_INTERVAL_S = 5.0
 _COST_FACTOR = 100.0
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 300.0
+
+
+# What is copied of a program's memory is ours as long as we have it: tens of MiB of a program with many stacks.
+_copying = threading.Lock()
+# One that is stuck, as on a disk that stalls, doesn't keep the others from it.
+_COPYING_WAIT_S = 1.0
+
+
+@contextlib.contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    acquired = _copying.acquire(timeout=_COPYING_WAIT_S)
+    try:
+        yield
+    finally:
+        if acquired:
+            _copying.release()
 
 
 class ReadableHeap:
@@ -60,7 +77,7 @@ class ReadableHeap:
 
     def write_snapshot(self, file: Output) -> int:
         """Write the heap as it is now, raw; tells how many bytes. Raises as `HeapReader.snapshot` does."""
-        with self._lock:
+        with self._lock, _one_at_a_time():
             self._ensure_open()
             return self._reader.write_snapshot(file)
 

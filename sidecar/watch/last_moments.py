@@ -16,11 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sidecar import logs
+from sidecar.core.manifest import Subject
 from sidecar.core.model import Container, Process, Sample
 from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.spool import Spool
-from sidecar.watch.heaps import Heaps, ReadableHeap
+from sidecar.watch.heaps import ReadableHeap
 from sidecar.watch.life import InHand, Life
+from sidecar.watch.sources import MAX_PROCESSES, Source
 from sidecar.watch.workers import Workers
 
 # What an end waits for a snapshot that is being taken.
@@ -29,6 +31,8 @@ _REST_WITHIN_S = 2.0
 _FRESH_S = 60.0
 # The kill of a process that is gone is counted and seen within this time.
 _MOURNED_S = 5.0
+# As many again of processes that have just gone: the kill may have been theirs. Beyond these the oldest snapshot goes.
+_MOST_IN_HAND = 2 * MAX_PROCESSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +47,13 @@ class _Wish:
 class LastMoments:
     """Takes the snapshots beside the loop, one at a time for each life."""
 
-    def __init__(self, spool: Spool, heaps: Heaps | None, workers: Workers) -> None:
+    def __init__(self, spool: Spool, sources: Callable[[Container], list[Source]], workers: Workers) -> None:
+        """``sources`` tells whose heap can be read; of very many processes only the first are."""
         self.cpu_s = 0.0
         """CPU time that all snapshots together have taken so far."""
         self._cpu_lock = threading.Lock()
         self._spool = spool
-        self._heaps = heaps
+        self._sources = sources
         self._workers = workers
         self._numbers = itertools.count(1)
         self._faults = logs.RateLimit()
@@ -70,19 +75,21 @@ class LastMoments:
     def take(self, life: Life, end_s: float, has_ended: Callable[[Process], bool], *, all_of_it: bool) -> list[InHand]:
         """Hand over what is in hand of processes that ended by ``end_s``, if fresh and newer than their last dumps.
 
-        The caller lets go of each. What isn't handed over, of a process that has ended, is gone; with ``all_of_it``
-        nothing is kept of this life any more.
+        The newest comes last; of very many the oldest are left out. The caller lets go of each. What isn't handed over,
+        of a process that has ended, is gone; with ``all_of_it`` nothing is kept of this life any more.
         """
         life.rested.wait(_REST_WITHIN_S)
         with life.lock:
             life.ended |= all_of_it
             found = [life.in_hand.pop(process) for process in filter(has_ended, tuple(life.in_hand))]
-        taken = []
+        telling = [
+            one
+            for one in found
+            if one.sample.at_s > life.captured_s.get(one.process, float("-inf")) and end_s - one.sample.at_s <= _FRESH_S
+        ]
+        taken = sorted(telling, key=lambda one: one.sample.at_s)[-MAX_PROCESSES:]
         for one in found:
-            newer = one.sample.at_s > life.captured_s.get(one.process, float("-inf"))
-            if newer and end_s - one.sample.at_s <= _FRESH_S:
-                taken.append(one)
-            else:
+            if one not in taken:
                 one.let_go()
         return taken
 
@@ -103,8 +110,9 @@ class LastMoments:
     def _grant(self, wish: _Wish) -> None:
         began_s = time.thread_time()
         try:
-            for heap in self._heaps.of(wish.container) if self._heaps else []:
-                self._keep(wish, heap)
+            readable = ((source.subject, source.heap) for source in self._sources(wish.container) if source.heap)
+            for subject, heap in itertools.islice(readable, MAX_PROCESSES):
+                self._keep(wish, subject, heap)
         finally:
             if wish.lets_go:
                 wish.life.let_killer_go(time.monotonic())
@@ -112,8 +120,8 @@ class LastMoments:
             with self._cpu_lock:
                 self.cpu_s += time.thread_time() - began_s
 
-    def _keep(self, wish: _Wish, heap: ReadableHeap) -> None:
-        life, process = wish.life, heap.process
+    def _keep(self, wish: _Wish, subject: Subject, heap: ReadableHeap) -> None:
+        life, process = wish.life, subject.process
         before = life.in_hand.get(process)
         at = datetime.now(tz=UTC)
         name = f"{process.pid}-{next(self._numbers)}.raw"
@@ -129,9 +137,7 @@ class LastMoments:
             self._report(process, error)  # the one before stays in hand: most often this is the end
             return
         new = InHand(
-            process=process,
-            program=heap.program,
-            go_environment=heap.go_environment,
+            subject=subject,
             executable=executable,
             path=path,
             samples=heap.known_buckets,
@@ -142,6 +148,9 @@ class LastMoments:
             installed = not life.ended and life.in_hand.get(process) is before
             if installed:
                 life.in_hand[process] = new
+                if len(life.in_hand) > _MOST_IN_HAND:
+                    oldest = min(life.in_hand.values(), key=lambda one: one.sample.at_s)
+                    before = life.in_hand.pop(oldest.process)
         if not installed:
             new.let_go()  # the one before was handed over meanwhile
         elif before is not None:

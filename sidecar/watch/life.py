@@ -6,13 +6,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sidecar.core.keys import DumpId
-from sidecar.core.manifest import iso_time
-from sidecar.core.model import GoProgram, Process, Sample
+from sidecar.core.manifest import Subject, iso_time
+from sidecar.core.model import Process, Reading, Sample
 from sidecar.guard import Guarded
 
 
@@ -20,14 +20,17 @@ from sidecar.guard import Guarded
 class InHand:
     """A raw snapshot that only a kill makes a dump of. ``executable`` is an open descriptor, to name frames with."""
 
-    process: Process
-    program: GoProgram
-    go_environment: dict[str, str] | None
+    subject: Subject
     executable: int
     path: Path
     samples: int
     sample: Sample
     at: datetime
+
+    @property
+    def process(self) -> Process:
+        """Whose heap it is."""
+        return self.subject.process
 
     def let_go(self) -> None:
         """Nobody wants it any more."""
@@ -48,9 +51,10 @@ class Life:
     """From a container's first sample to its end.
 
     ``lock`` is for ``in_hand``, to which nothing is added once it has ``ended``. ``idle`` is set while no capture is
-    under way, ``rested`` while no snapshot is being taken to be kept in hand, ``tended`` while its guard is left alone.
-    ``captured_s`` has the moment of the last sample that a dump of a process was made for. ``guard_before`` tells of a
-    guard that was closed, ``why_no_guard`` why there is none; the next try to adopt is due at ``adopt_from_s``.
+    under way, ``rested`` while no snapshot is being taken to be kept in hand, ``tended`` while its guard is left alone,
+    but for ``minded``, which is set while nobody sees to its bound of time. ``captured_s`` has the moment of the last
+    sample that a dump of a process was made for. ``guard_before`` tells of a guard that was closed, ``why_no_guard``
+    why there is none; the next try to adopt is due at ``adopt_from_s``.
     """
 
     last_dump: DumpId | None = None
@@ -58,6 +62,7 @@ class Life:
     idle: threading.Event = field(default_factory=_idle)
     rested: threading.Event = field(default_factory=_idle)
     tended: threading.Event = field(default_factory=_idle)
+    minded: threading.Event = field(default_factory=_idle)
     guarded: Guarded | None = None
     guard_before: Callable[[], dict[str, object]] | None = None
     why_no_guard: str | None = None
@@ -71,6 +76,13 @@ class Life:
         """What the guard was to save is safe."""
         if self.guarded is not None:
             self.guarded.release(now_s)
+
+    def as_if_not_raised(self, reading: Reading) -> Reading:
+        """What the guard has added to the limit isn't the container's."""
+        if self.guarded is None:
+            return reading
+        limit = self.guarded.nominal_limit_bytes(reading.limit_bytes)
+        return reading if limit == reading.limit_bytes else replace(reading, limit_bytes=limit)
 
     def guard_record(self) -> dict[str, object] | None:
         """What the guard did so far, for the manifest; None where there is none."""

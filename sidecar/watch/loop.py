@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sidecar import logs
-from sidecar.core.model import Process, Reading, Sample
-from sidecar.core.outcome import Ending, Outcome
+from sidecar.core.model import Process, Sample
+from sidecar.core.outcome import SURVIVED_KILL, Ending, Outcome
 from sidecar.core.pace import CpuBudget
+from sidecar.core.roll_call import describe
 from sidecar.core.trigger import TriggerState
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.settings import Settings
@@ -22,12 +23,15 @@ from sidecar.watch.guards import Guards
 from sidecar.watch.judge import Judge
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import Life
+from sidecar.watch.oom_groups import OomGroups
 from sidecar.watch.scout import Scout, Surveyed
 from sidecar.watch.target import Target
 from sidecar.watch.wakeup import Wakeup
 
 _HOUSEKEEPING_S = 1.0
 _LONELY_AFTER_S = 15.0
+# Of the time after SIGTERM, for the processes of containers that are being killed.
+_DYING_S = 1.0
 
 
 class Loop:
@@ -42,6 +46,7 @@ class Loop:
         endings: Endings,
         last_moments: LastMoments,
         guards: Guards,
+        oom_groups: OomGroups,
         baselines: Baselines,
         wakeup: Wakeup,
     ) -> None:
@@ -55,6 +60,7 @@ class Loop:
         self._endings = endings
         self._last_moments = last_moments
         self._guards = guards
+        self._oom_groups = oom_groups
         self._judge = Judge(settings, scout=scout, captures=captures, last_moments=last_moments)
         self._baselines = baselines
         self._takes_baselines = "heap-baseline" in settings.pprof.profiles
@@ -94,11 +100,16 @@ class Loop:
                     break
 
     def close(self) -> None:
-        """The last round, after `run`: a container that was just killed is ended as ever."""
+        """The last round, after `run`: a kill that was just seen is recorded, of a container or of one process."""
+        ends_s = time.monotonic() + _DYING_S
         for target in tuple(self._targets.values()):
             self._guarded(target, self._observe)
             if target.surveyed.container.key in self._targets and target.killed_at_s is not None:
-                self._end(target)
+                if self._scout.lives_on(target.surveyed.container, ends_s):
+                    self._call_roll(target)
+                    self._record_survived(target)
+                else:
+                    self._guarded(target, self._end)
 
     def tick(self) -> float:
         """One round over all targets that are due; what fails for one is logged and doesn't touch the others.
@@ -146,8 +157,7 @@ class Loop:
         try:
             act(target)
         except TargetGoneError:
-            self._end(target)
-            return True
+            return self._guarded(target, self._end)
         except OomHeapDumperError as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 -- nothing may stop the watch
@@ -171,7 +181,7 @@ class Loop:
                 continue
             self._guarded(target, self._observe)  # its processes are gone; its cgroup may still be there to tell how
             if key in self._targets:
-                self._end(target)
+                self._guarded(target, self._end)
         for key, surveyed in survey.items():
             if key not in self._targets and surveyed.source.is_open:
                 self._said_lonely = True  # not any more: there is, or was, somebody
@@ -179,6 +189,7 @@ class Loop:
                 self._targets[key] = Target(
                     surveyed=surveyed, since_s=time.monotonic(), state=TriggerState(dumps_s=dumps_s)
                 )
+                self._oom_groups.tend(surveyed.container, surveyed.source)
 
     def _close(self, target: Target) -> None:
         source = target.surveyed.source
@@ -187,23 +198,29 @@ class Loop:
         source.close()
 
     def _look(self, target: Target) -> None:
+        target.looks.due_s = target.looks.full_due_s  # should reading fail, the next full sample tells more
         usage_bytes = target.surveyed.source.read_usage_bytes()
         if target.look(usage_bytes, time.monotonic()):
             self._sample(target)
 
     def _observe(self, target: Target) -> None:
-        reading = _as_if_not_raised(target.life, target.surveyed.source.read())
+        reading = target.life.as_if_not_raised(target.surveyed.source.read())
         self.samples += 1
         if target.observe(self._policy, Sample(at_s=time.monotonic(), reading=reading)):
             target.warn("oom-kill", "the kernel's OOM killer struck", oom_kills=reading.oom_kills)
+        self._call_roll(target)
+
+    def _call_roll(self, target: Target) -> None:
+        target.call_roll(self._policy, lambda: self._scout.residents(target.surveyed), time.monotonic())
 
     def _sample(self, target: Target) -> None:
+        began_s = time.monotonic()
         try:
             self._observe(target)
             self._judge.judge(target, freely=self._budget.is_left())
             self._guards.mind(target.life)
         finally:
-            target.plan(self._policy, self._settings.interval_s, closely=self._budget.is_left())
+            target.plan(self._policy, self._settings.interval_s, began_s, closely=self._budget.is_left())
         events_fd = target.surveyed.source.events_fd
         if events_fd is not None:
             self._wakeup.watch(events_fd)
@@ -229,6 +246,7 @@ class Loop:
         del self._targets[container.key]
         self._close(target)
         self._guards.close(target.life, container)
+        self._oom_groups.close(container)
         self._captures.forget(container)
         self._scout.look_again()
         self._limit.forget(container.key)
@@ -240,12 +258,20 @@ class Loop:
         logs.event(
             logging.INFO if outcome.ending is Ending.EXITED else logging.WARNING,
             "container-ended",
-            f"container {container.name} ended: {outcome.ending} ({outcome.seen})",
+            f"container {container.name} ended: {outcome.ending} ({outcome.seen})"
+            + (f"; gone with it, the largest first: {describe(gone)}" if (gone := target.gone(outcome)) else ""),
             ending=outcome.ending,
             seen=outcome.seen,
             counted=outcome.counted,
             **target.log_fields(),
         )
+
+    def _record_survived(self, target: Target) -> None:
+        """The OOM killer took a process, the container lives on."""
+        target.warn("process-oom-killed", f"it lives on without {describe(target.gone(SURVIVED_KILL))}")
+        self._record(target, SURVIVED_KILL, replace(target.life))  # as it is now: a later kill is another story
+        target.life.last_dump = target.life.why_no_dump = None
+        target.residents.roll.settle()
 
     def _record(self, target: Target, outcome: Outcome, life: Life) -> None:
         self._endings.record(target.ending(self._policy, outcome, life, time.monotonic(), utc_now()))
@@ -272,19 +298,14 @@ class Loop:
 
     def _keep_target(self, target: Target) -> None:
         now_s = time.monotonic()
+        self._oom_groups.tend(target.surveyed.container, target.surveyed.source)
         if self._takes_baselines:
             answering = self._scout.endpoints.of(target.surveyed.container)
             self._baselines.keep(answering, target.ratio(self._policy), now_s)
         if target.killed_at_s is None:
             self._last_moments.forget_ended(target.life, target.surveyed.container, now_s)
         if target.survived_kill(now_s):
-            outcome = Outcome(
-                ending=Ending.PROCESS_OOM_KILLED,
-                counted=True,
-                seen="the cgroup's oom_kill counter rose while the container lived on",
-            )
-            self._record(target, outcome, replace(target.life))  # as it is now: a later kill is another story
-            target.life.last_dump = target.life.why_no_dump = None
+            self._record_survived(target)
         if target.last is not None:
             container, source = target.surveyed.container, target.surveyed.source
             if self._judge.can_be_dumped(container):
@@ -293,11 +314,3 @@ class Loop:
                 self._guards.drop(target.life)  # there is nothing to hold the killer off for
         if not target.announced:
             target.announced = announce(target, self._policy, self._scout, now_s)
-
-
-def _as_if_not_raised(life: Life, reading: Reading) -> Reading:
-    """What the guard has added to the limit isn't the container's."""
-    if life.guarded is None:
-        return reading
-    limit = life.guarded.nominal_limit_bytes(reading.limit_bytes)
-    return reading if limit == reading.limit_bytes else replace(reading, limit_bytes=limit)

@@ -16,18 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sidecar import logs
-from sidecar.capture import NEWEST
+from sidecar.core.keys import NEWEST
 from sidecar.core.model import Container, Process
+from sidecar.core.roll_call import Resident
 from sidecar.errors import NotPermittedError, TargetGoneError
-from sidecar.kernel import cgroup
+from sidecar.kernel import cgroup, residents
 from sidecar.kernel.cgroup import MemorySource, ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.settings import Settings
 from sidecar.watch.endpoints import Endpoints
 from sidecar.watch.heaps import Heaps
+from sidecar.watch.sources import Source, sources_of
 
 _SCAN_INTERVAL_S = 1.0
 _VERIFY_EVERY_SCANS = 5
+_POLL_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,17 @@ class Scout:
         self._lives = 0
         self._unreadable = logs.RateLimit(interval_s=600.0)
         self._pids: dict[str, tuple[int, ...]] = {}
+
+    def sources(self, container: Container) -> list[Source]:
+        """Where the heaps of a container's processes can be had from now, oldest process first."""
+        return sources_of(container, self.heaps, self.endpoints)
+
+    def residents(self, surveyed: Surveyed) -> tuple[Resident, ...]:
+        """Who is in a container at this moment, also who came since the last look."""
+        pids = surveyed.source.read_pids()
+        if pids is None:
+            pids = tuple(process.pid for process in surveyed.container.processes)
+        return residents.look(self._proc, pids, time.monotonic())
 
     def look(self) -> None:
         """One look at processes and their cgroups; publishes a new survey if anything changed."""
@@ -136,6 +150,14 @@ class Scout:
     def is_alive(self, process: Process) -> bool:
         """Whether this very process still runs."""
         return self._table.is_alive(process)
+
+    def lives_on(self, container: Container, until_s: float) -> bool:
+        """Whether any process of a container is alive at that moment; a kill takes its time to end them. Waits."""
+        while any(self.is_alive(process) for process in container.processes):
+            if time.monotonic() >= until_s:
+                return True
+            time.sleep(_POLL_S)
+        return False
 
     def _open(self, container: Container, fallback: MemorySource | None) -> MemorySource | None:
         """The best source of memory figures that our rights allow; ``fallback`` if they still allow no better one.

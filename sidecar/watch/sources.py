@@ -1,13 +1,22 @@
-"""Where a process's heap can be had from: its memory, its pprof endpoint, or both."""
+"""Where a process's heap can be had from, its memory, its pprof endpoint, or both; and how it is had."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar.capture import Dump
+from sidecar.core.keys import NEWEST
 from sidecar.core.manifest import Subject
 from sidecar.core.model import Container, Process
+from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.watch.endpoints import Answering, Endpoints
 from sidecar.watch.heaps import Heaps, ReadableHeap
+
+# The oldest are what the container was started for. Each costs a thread, room in the spool, and time of the program.
+MAX_PROCESSES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +48,38 @@ def sources_of(container: Container, heaps: Heaps | None, endpoints: Endpoints) 
         for process in container.processes
         if process in readable or process in answering
     ]
+
+
+def take_heap(
+    dump: Dump, source: Source, held: contextlib.ExitStack, *, is_alive: Callable[[Process], bool]
+) -> int | None:
+    """Take a dump's first profile, from memory, else by HTTP; it is safe in the spool on return.
+
+    From memory it is a raw snapshot, and what is told is a descriptor of the program's executable to encode it with,
+    which ``held`` closes. By HTTP it is None, and the dump says why it isn't from memory. A port is asked only while
+    its process ``is_alive``: another one may have it by now. Raises `OomHeapDumperError` with the reasons of both.
+    """
+    problems = []
+    if source.heap is not None:
+        try:
+            executable = source.heap.open_executable()
+            held.callback(os.close, executable)
+            dump.take_snapshot(source.heap)
+        except OomHeapDumperError as error:
+            problems.append(f"{NEWEST}: {error}")
+        else:
+            return executable
+    if source.answering is not None:
+        try:
+            if not is_alive(source.process):
+                raise TargetGoneError(f"process {source.process.pid} has ended")
+            dump.take_first(source.answering.client)
+        except OomHeapDumperError as error:
+            problems.append(str(error))
+        else:
+            dump.problems += tuple(problems)
+            return None
+    raise OomHeapDumperError("; ".join(problems))
 
 
 def why_no_source(container: Container, heaps: Heaps | None, endpoints: Endpoints) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -13,12 +14,14 @@ from sidecar.core.history import SampleHistory
 from sidecar.core.keys import DumpId, incident_id
 from sidecar.core.manifest import Incident
 from sidecar.core.model import Sample
-from sidecar.core.outcome import LastSeen, Outcome, is_worth_a_dump, judge_end, process_killed
+from sidecar.core.outcome import Ending, LastSeen, Outcome, is_worth_a_dump, judge_end, process_killed
 from sidecar.core.pace import KeepingPolicy, Kept
+from sidecar.core.roll_call import Resident
 from sidecar.core.trigger import Reason, TriggerPolicy, TriggerState, Verdict
 from sidecar.watch.captures import Request
 from sidecar.watch.endings import End
 from sidecar.watch.life import Life
+from sidecar.watch.residents import Residents
 from sidecar.watch.scout import Surveyed
 
 # After the kernel killed one process of a container, the rest of it usually follows within this time.
@@ -64,6 +67,7 @@ class Target:
     awaits_endpoint: bool = False
     looks: Looks = field(default_factory=Looks)
     kept: Kept | None = None
+    residents: Residents = field(default_factory=Residents)
 
     def observe(self, policy: TriggerPolicy, sample: Sample) -> bool:
         """Take in a sample; whether it tells that the OOM killer struck since the one before."""
@@ -73,17 +77,26 @@ class Target:
             self.first_oom_kills = sample.reading.oom_kills
         self.last = sample
         self.history.add(sample)
+        if sample.reading.limit_bytes:
+            self.kept = pace.lowered(
+                _KEEPING, self.kept, sample.metric_bytes(policy.metric), sample.reading.limit_bytes
+            )
         if not process_killed(before, sample.reading.oom_kills):
             return False
         if self.killed_at_s is None:
             self.killed_at_s = sample.at_s
         return True
 
-    def plan(self, policy: TriggerPolicy, interval_s: float, *, closely: bool) -> None:
-        """Say when to look next, after a full sample; ``closely`` if there is CPU time for more than ``interval_s``."""
-        if self.last is None:
+    def plan(self, policy: TriggerPolicy, interval_s: float, began_s: float, *, closely: bool) -> None:
+        """Say when to look next, after a full sample, or a try at one, that began at ``began_s``.
+
+        ``closely`` if there is CPU time for more than a look each ``interval_s``.
+        """
+        looks = self.looks
+        if self.last is None or self.last.at_s < began_s:
+            looks.full_due_s = looks.due_s = began_s + interval_s
             return
-        looks, at_s, reading = self.looks, self.last.at_s, self.last.reading
+        at_s, reading = self.last.at_s, self.last.reading
         # One that came early counts as well, so that many of those don't put the next one off.
         looks.full_due_s = max(min(looks.full_due_s, at_s) + interval_s, at_s)
         looks.due_s = looks.full_due_s
@@ -130,12 +143,11 @@ class Target:
         if self.last is None or not self.last.reading.limit_bytes:
             return False
         limit = self.last.reading.limit_bytes
-        self.kept = kept = pace.lowered(_KEEPING, self.kept, self.last.metric_bytes(policy.metric), limit)
-        if not freely and kept is not None and self.last.at_s - kept.at_s < _KEEPING.starved_s:
+        if not freely and self.kept is not None and self.last.at_s - self.kept.at_s < _KEEPING.starved_s:
             return False
         return pace.snapshot_due(
             _KEEPING,
-            kept,
+            self.kept,
             value_bytes=self.last.metric_bytes(policy.metric),
             limit_bytes=limit,
             threshold_bytes=trigger.threshold_bytes(policy, limit),
@@ -195,12 +207,27 @@ class Target:
             stores_last=is_worth_a_dump(outcome, self._last_seen(policy, now_s), rearm_ratio=policy.rearm_ratio),
             at_s=now_s,
             last=self.last,
+            gone=self.gone(outcome),
             history=self.history.rows(now_s),
             incident_of=lambda sample: self._incident(policy, Reason.LAST_MOMENT, sample),
             incident=self.incident,
             number=self.number,
             fallback=self.outcome_id(at),
         )
+
+    def call_roll(self, policy: TriggerPolicy, who_is_there: Callable[[], tuple[Resident, ...]], now_s: float) -> None:
+        """Note who is in there, if it is time, or who isn't any more since the kill that is under way."""
+        kills = 0
+        if self.killed_at_s is not None and self.last is not None:
+            kills = max(1, (self.last.reading.oom_kills or 0) - (self.first_oom_kills or 0))
+        self.residents.look(who_is_there, now_s, ratio=self.ratio(policy), kills=kills)
+
+    def gone(self, outcome: Outcome) -> tuple[Resident, ...]:
+        """Whom an end took, or may have taken, the largest first; nobody where nobody was killed."""
+        if outcome.ending is Ending.EXITED:
+            return ()
+        roll = self.residents.roll
+        return roll.gone() if outcome.ending is Ending.PROCESS_OOM_KILLED else roll.everybody()
 
     def ratio(self, policy: TriggerPolicy) -> float | None:
         """Memory over limit in the last sample; None without a limit or a sample."""

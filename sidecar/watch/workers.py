@@ -24,12 +24,13 @@ class Workers:
     A few threads stand ready; further ones are started for jobs that would have to wait, and end when idle.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, standing: int = _STANDING) -> None:
+        """With that many threads that never end."""
         self._jobs: deque[Job] = deque()
         self._changed = threading.Condition()
         self._pending = 0
         self._threads = 0
-        for _ in range(_STANDING):
+        for _ in range(standing):
             self._start(standing=True)
 
     @property

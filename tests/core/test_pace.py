@@ -27,9 +27,9 @@ def test_an_interval_asked_for_is_never_made_longer() -> None:
 
 
 @given(sizes)
-def test_the_fastest_growth_is_seen_before_it_arrives(room: int) -> None:
+def test_the_growth_that_is_foreseen_is_seen_before_it_arrives(room: int) -> None:
     """Unless the shortest interval is too long already, at least two looks fit before the limit."""
-    fill_s = room / pace.FASTEST_BYTES_PER_S
+    fill_s = room / pace.FORESEEN_BYTES_PER_S
     interval_s = pace.look_interval_s(room, 0.1)
     assert 2 * interval_s <= fill_s or interval_s == 0.01
 

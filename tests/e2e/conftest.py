@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,3 +20,12 @@ def sidecar(pod: LocalPod, tmp_path: Path) -> Callable[..., SidecarRun]:
         return SidecarRun(pod=pod, folder=tmp_path, settings=settings)
 
     return make
+
+
+@pytest.fixture
+def rightless() -> tuple[str, ...]:
+    """A wrapper that takes every capability; the test is skipped where it isn't installed."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        pytest.skip("setpriv isn't installed: it comes with util-linux")
+    return (setpriv, "--bounding-set=-all", "--inh-caps=-all")

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from localpod.pod import LocalPod
+from tests.e2e.leaks import CALM
 from tests.e2e.sidecar_run import SidecarRun, manifest_of
 
 MIB = 1 << 20
-CALM = {"LEAK_MODE": "off", "ADDR": "127.0.0.1:0"}
 MakeSidecar = Callable[..., SidecarRun]
 
 
@@ -46,13 +43,12 @@ def test_check_names_what_is_missing(pod: LocalPod, sidecar: MakeSidecar, leak: 
     assert "Traceback" not in output
 
 
-def test_check_without_rights_gives_the_lines_to_add(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+def test_check_without_rights_gives_the_lines_to_add(
+    pod: LocalPod, sidecar: MakeSidecar, leak: Path, rightless: tuple[str, ...]
+) -> None:
     """The user and group of the app, as lines of a pod spec."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("setpriv isn't installed")
     run = sidecar()
-    run.wrapper = (setpriv, "--bounding-set=-all", "--inh-caps=-all")
+    run.wrapper = rightless
     pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=CALM, uid=1234, gid=4321)
     status, output = run.exec("check")
     assert status == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,6 @@ def test_a_kill_with_the_guard_is_recorded_and_undone(pod: LocalPod, sidecar: Ma
     last = max((manifest_of(path) for path in run.stored("manifest.json")), key=lambda one: str(one["time"]))
     assert last["guard"]["times"] >= 1
     assert last["guard"]["restored"]
-    assert last["guard"]["held_s"] < 2.0
     assert last["memory"]["limit_bytes"] == LIMIT_BYTES
 
 
@@ -105,12 +105,13 @@ def test_a_program_that_cannot_be_dumped_is_not_braked(pod: LocalPod, sidecar: M
     """A Go step at the start, then by exec something else: what was set in advance for the first is taken back."""
     run = guarding(sidecar)
     run.start()
-    shell = f'"{leak}" & sleep 6; kill $!; exec sleep 600'
+    shell = f'trap : USR1; "{leak}" & wait; kill $!; exec sleep 600'
     app = pod.start("api", ["/bin/sh", "-c", shell], memory_limit_bytes=LIMIT_BYTES, env={**LEAK, "LEAK_MODE": "off"})
     if app.cgroup.version == 2:
         wait_until("the brake is set", lambda: brake_of(app.cgroup) != "max")
     journal = run.folder / "spool/guard"
     wait_until("it is guarded", lambda: list(journal.glob("*")))
+    app.process.send_signal(signal.SIGUSR1)
     wait_until("it isn't any more", lambda: not list(journal.glob("*")))
     assert (limit_of(app.cgroup), brake_of(app.cgroup)) == (str(LIMIT_BYTES), "max")
     run.stop()

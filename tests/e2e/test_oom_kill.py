@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from localpod.pod import LocalPod
+from localpod.pprof_top import first_row
 from localpod.s3 import local_s3
 from localpod.toolchain import Toolchain
 from tests.e2e.sidecar_run import DEADLINE_S, SidecarRun, manifest_of, wait_until
@@ -18,12 +19,6 @@ MakeSidecar = Callable[..., SidecarRun]
 LEAK = {"LEAK_MODE": "steady", "LEAK_RATE": "12MiB/s", "LEAK_DELAY": "2s", "ADDR": "127.0.0.1:0", "GOGC": "50"}
 
 
-def top_line(top: str) -> str:
-    """The line of ``go tool pprof -top`` with the largest value: the one below the head of its table."""
-    lines = top.splitlines()
-    return lines[next(at for at, line in enumerate(lines) if line.split()[:2] == ["flat", "flat%"]) + 1]
-
-
 def test_an_oom_killed_program_is_explained_from_s3(
     pod: LocalPod, sidecar: MakeSidecar, leak: Path, go: Toolchain, tmp_path: Path
 ) -> None:
@@ -31,7 +26,7 @@ def test_an_oom_killed_program_is_explained_from_s3(
     with local_s3("heap-dumps") as store:
         run = sidecar(BUCKET="heap-dumps", PREFIX="team", **store.environment)
         run.start()
-        app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=LEAK)
+        app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**LEAK, "LEAK_DELAY": "5s"})
         assert app.wait(DEADLINE_S) == -9
         assert app.oom_kills >= 1
         run.wait_for("container-ended", container="api", ending="oom-killed")
@@ -53,8 +48,9 @@ def test_an_oom_killed_program_is_explained_from_s3(
     assert {"heap-newest", "heap-baseline"} <= {profile["kind"] for profile in manifest["profiles"]}
     assert manifest["keys"]["manifest.json"].startswith("team/prod/api-0/")
     heap = next(manifest_path.parent.glob("heap-newest.pb.gz"))
-    top = subprocess.run([go.pprof(), "-top", heap], capture_output=True, text=True, check=True).stdout
-    assert "main.serializeJSON" in top_line(top), top
+    top = first_row(subprocess.run([go.pprof(), "-top", heap], capture_output=True, text=True, check=True).stdout)
+    assert top is not None
+    assert top.function == "main.serializeJSON"
     baseline = next(manifest_path.parent.glob("heap-baseline-*"))
     diff = subprocess.run(
         [go.pprof(), f"-diff_base={baseline}", "-top", heap], capture_output=True, text=True, check=True
@@ -67,7 +63,7 @@ def test_a_restarted_container_is_followed(pod: LocalPod, sidecar: MakeSidecar, 
     run = sidecar(COOLDOWN="1s")
     run.start()
     for life in (1, 2):
-        app = pod.start("api", [leak], memory_limit_bytes=48 * MIB, env={**LEAK, "LEAK_DELAY": "1500ms"})
+        app = pod.start("api", [leak], memory_limit_bytes=48 * MIB, env=LEAK)
         assert app.wait(DEADLINE_S) == -9
         run.wait_for("container-ended", count=life, container="api", ending="oom-killed")
     run.stop()
@@ -103,6 +99,19 @@ def test_an_invisible_kill_of_a_child_is_reported(pod: LocalPod, sidecar: MakeSi
     run.stop()
 
 
+def test_a_stop_right_after_the_kill_of_a_child_is_no_end(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
+    """The sidecar is stopped before it is sure that the container lives on: it says what is so at that moment."""
+    run = sidecar()
+    run.start()
+    app = pod.start("multi", ["/bin/sh", "-c", f'"{leak}" & exec sleep 600'], memory_limit_bytes=64 * MIB, env=LEAK)
+    run.wait_for("oom-kill", container="multi")
+    assert run.stop() == 0
+    assert app.is_running
+    assert run.events("container-ended") == []
+    assert run.stored("outcome-process-oom-killed.json")
+    assert not run.stored("outcome-oom-killed.json")
+
+
 def test_a_kill_is_counted_where_the_cgroup_outlives_it(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """The runtime takes its time to remove the cgroup: the kernel's own counter tells, nothing is inferred."""
     run = sidecar()
@@ -118,7 +127,7 @@ def test_a_kill_too_fast_to_see_is_never_called_an_exit(pod: LocalPod, sidecar: 
     run = sidecar()
     run.start()
     for life in range(1, 4):
-        fast = {**LEAK, "LEAK_RATE": "800MiB/s", "LEAK_DELAY": "1500ms"}
+        fast = {**LEAK, "LEAK_RATE": "800MiB/s", "LEAK_DELAY": "4s"}
         app = pod.start("api", [leak], memory_limit_bytes=128 * MIB, env=fast)
         assert app.wait(DEADLINE_S) == -9
         assert run.wait_for("container-ended", count=life)["ending"] in {"oom-killed", "unknown"}

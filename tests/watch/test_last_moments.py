@@ -2,38 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
-from sidecar.core.model import Container, GoProgram, Process, Reading, Sample
+from sidecar.core.keys import DumpId
+from sidecar.core.manifest import Incident, Place
+from sidecar.core.model import Container, GoProgram, Identity, Process, Reading, Sample
+from sidecar.core.outcome import Ending, Outcome
+from sidecar.core.output import Output
+from sidecar.core.trigger import Reason, TriggerPolicy
 from sidecar.errors import TargetGoneError
-from sidecar.goheap.reader import Output
+from sidecar.heap_encoder import HeapEncoder
+from sidecar.pprof_http import PprofClient
+from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
-from sidecar.watch.heaps import Heaps
+from sidecar.watch.baselines import Baselines
+from sidecar.watch.endings import End, Endings
+from sidecar.watch.endpoints import Answering
+from sidecar.watch.heaps import ReadableHeap
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import InHand, Life
+from sidecar.watch.sources import MAX_PROCESSES, Source
 from sidecar.watch.workers import Workers
+from tests.watch.test_uploads import wait_until
 
 PROCESS = Process(pid=42, created_at_s=1e9, name="app", uid=1, gid=1)
 CONTAINER = Container(key="/c", name="app", processes=(PROCESS,))
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
+POLICY = TriggerPolicy(critical_ratio=0.8, cooldown_s=30, max_per_hour=20)
 
 
 class Heap:
     """A readable heap whose content the test chooses; None is a program that has ended."""
 
-    process = PROCESS
     program = GoProgram(go_version="go1.27", build_id=None)
     go_environment = None
     known_buckets = 1
     known_bytes = 5
 
-    def __init__(self) -> None:
+    def __init__(self, process: Process = PROCESS) -> None:
+        self.process = process
         self.content: bytes | None = b"first"
 
     def open_executable(self) -> int:
@@ -49,17 +63,23 @@ class Heap:
 
 
 class Ground:
-    """A `LastMoments` with one program."""
+    """A `LastMoments` with one program, or several; ``answering`` is the endpoint of each."""
 
     def __init__(self, directory: Path) -> None:
         self.heap, self.life = Heap(), Life()
+        self.heaps = [self.heap]
+        self.answering: Answering | None = None
+        self.workers = Workers()
         self.spool = Spool(directory, 1 << 20, "prod/api-0", on_drop=lambda *_: None)
         self.spool.open()
-        self.moments = LastMoments(self.spool, cast("Heaps", self), Workers())
+        self.moments = LastMoments(self.spool, self.sources, self.workers)
 
-    def of(self, _: Container) -> list[Heap]:
-        """As `Heaps.of`."""
-        return [self.heap]
+    def sources(self, _: Container) -> list[Source]:
+        """As `Scout.sources`."""
+        return [
+            Source(process=heap.process, heap=cast("ReadableHeap", heap), answering=self.answering)
+            for heap in self.heaps
+        ]
 
     def keep(self, at_s: float, container: Container = CONTAINER) -> None:
         """Have a snapshot taken, and wait until it was."""
@@ -71,9 +91,52 @@ class Ground:
         """What is handed over at the end."""
         return self.moments.take(self.life, end_s, lambda _: ended, all_of_it=ended)
 
+    def end(self, end_s: float) -> dict[str, Any]:
+        """Have the kill recorded; the manifest of the dump that it leaves."""
+        identity = Identity(cluster=None, namespace="prod", pod="api-0", node=None, image=None)
+        endings = Endings(
+            spool=self.spool,
+            place=Place(identity=identity, store="here", prefix=""),
+            workers=self.workers,
+            baselines=Baselines(POLICY, self.spool, self.workers),
+            last_moments=self.moments,
+            encoder=HeapEncoder(),
+            is_alive=lambda _: False,
+            wake_uploads=lambda: None,
+        )
+        dump_id = DumpId(at=datetime(2026, 11, 20, tzinfo=UTC), container="app", pid=42, incident="aaaaaaaa", number=1)
+        endings.record(
+            End(
+                life=self.life,
+                container=CONTAINER,
+                outcome=Outcome(ending=Ending.OOM_KILLED, counted=True, seen="counted"),
+                stores_last=True,
+                at_s=end_s,
+                last=None,
+                gone=(),
+                history=[],
+                incident_of=lambda sample: Incident(
+                    container=CONTAINER,
+                    reason=Reason.LAST_MOMENT,
+                    policy=POLICY,
+                    sample=sample,
+                    history=[],
+                    memory_source="cgroup v2",
+                ),
+                incident=dump_id.incident,
+                number=dump_id.number,
+                fallback=dump_id,
+            )
+        )
+        wait_until("its end is recorded", lambda: self.workers.is_idle)
+        (path,) = (self.spool.directory / "queue").rglob("manifest.json")
+        document = json.loads(path.read_text())
+        assert isinstance(document, dict)
+        return document
+
     def files(self) -> list[bytes]:
-        """The content of what lies in the spool's work folder."""
-        return [path.read_bytes() for path in self.spool.work_path("x").parent.glob("*.raw")]
+        """The content of what lies in the spool's scratch folder."""
+        return [path.read_bytes() for path in self.spool.scratch_path("x").parent.glob("*.raw")]
 
 
 @pytest.fixture
@@ -145,7 +208,7 @@ def test_a_spool_without_room_stops_nobody(tmp_path: Path) -> None:
     """The snapshot isn't kept; the next is tried."""
     ground = Ground(tmp_path)
     full = Spool(tmp_path, 1, "prod/api-0", on_drop=lambda *_: None)
-    ground.moments = LastMoments(full, cast("Heaps", ground), Workers())
+    ground.moments = LastMoments(full, ground.sources, Workers())
     ground.keep(1.0)
     ground.keep(2.0)
     assert ground.take(3.0) == []
@@ -161,3 +224,32 @@ def test_a_snapshot_that_comes_after_the_end_is_nobodys(ground: Ground) -> None:
     assert ground.files() == [b"first"]
     os.fstat(taken.executable)
     assert ground.life.in_hand == {}
+
+
+def test_of_many_programs_the_oldest_are_kept(ground: Ground) -> None:
+    """A container with a hundred Go programs costs no more than one with eight."""
+    ground.heaps = [Heap(replace(PROCESS, pid=pid)) for pid in range(42, 142)]
+    ground.keep(1.0)
+    assert [process.pid for process in ground.life.in_hand] == list(range(42, 42 + MAX_PROCESSES))
+
+
+def test_many_that_come_and_go_leave_the_newest_in_hand(ground: Ground) -> None:
+    """A program that forks all the time: what is in hand stays bounded, and so are the dumps of its end."""
+    for pid in range(100):
+        ground.heaps = [Heap(replace(PROCESS, pid=pid))]
+        ground.keep(1.0 + pid / 100)
+    assert len(ground.files()) == len(ground.life.in_hand) == 2 * MAX_PROCESSES
+    taken = ground.take(3.0)
+    assert [one.process.pid for one in taken] == list(range(100 - MAX_PROCESSES, 100))
+    assert len(ground.files()) == MAX_PROCESSES
+
+
+def test_the_dump_of_a_last_moment_tells_what_was_known_of_the_program(ground: Ground) -> None:
+    """The ports that answered pprof, the version of Go: as in a dump that was asked for."""
+    client = PprofClient(host="127.0.0.1", port=6060, settings=PprofSettings(), tls=None)
+    ground.answering = Answering(process=PROCESS, client=client, program=None, go_environment=None, inode=1)
+    ground.keep(1.0)
+    manifest = ground.end(3.0)
+    assert manifest["trigger"]["reason"] == "last-moment"
+    assert manifest["process"]["pprof_ports"] == [6060]
+    assert manifest["process"]["go_version"] == "go1.27"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import cast
 
 import pytest
@@ -29,12 +30,14 @@ def new_target() -> Target:
     return Target(surveyed=Surveyed(container=container, source=cast("MemorySource", Source()), life=1), since_s=0.0)
 
 
-def observe(target: Target, at_s: float, share: float, cache_share: float = 0.0) -> None:
+def observe(target: Target, at_s: float, share: float, cache_share: float = 0.0, oom_kills: int = 0) -> None:
     """A full sample of so much of the limit, and page cache beside it."""
     cache = int(LIMIT * cache_share)
-    reading = Reading(usage_bytes=int(LIMIT * share) + cache, inactive_file_bytes=cache, limit_bytes=LIMIT, oom_kills=0)
+    reading = Reading(
+        usage_bytes=int(LIMIT * share) + cache, inactive_file_bytes=cache, limit_bytes=LIMIT, oom_kills=oom_kills
+    )
     target.observe(POLICY, Sample(at_s=at_s, reading=reading))
-    target.plan(POLICY, 0.1, closely=True)
+    target.plan(POLICY, 0.1, at_s, closely=True)
 
 
 def test_many_early_samples_do_not_put_off_the_next_one() -> None:
@@ -53,6 +56,16 @@ def test_a_late_sample_is_not_made_up_for() -> None:
     assert 11.0 <= target.looks.full_due_s <= 11.1
 
 
+def test_a_sample_that_failed_is_not_tried_again_at_once() -> None:
+    """Neither the first one nor a later one: the cause won't be gone in a microsecond."""
+    target = new_target()
+    target.plan(POLICY, 0.1, 10.0, closely=True)
+    assert (target.looks.full_due_s, target.looks.due_s) == pytest.approx((10.1, 10.1))
+    observe(target, 10.1, 0.95)
+    target.plan(POLICY, 0.1, 12.0, closely=True)
+    assert (target.looks.full_due_s, target.looks.due_s) == pytest.approx((12.1, 12.1))
+
+
 def test_a_quick_look_asks_for_a_sample_only_when_something_rose() -> None:
     """A little more is noted; a twentieth of the limit more needs the full truth."""
     target = new_target()
@@ -68,7 +81,7 @@ def test_without_cpu_time_to_spare_the_interval_is_what_was_asked_for() -> None:
     target = new_target()
     observe(target, 10.0, 0.95)
     assert target.looks.due_s < 10.05
-    target.plan(POLICY, 0.1, closely=False)
+    target.plan(POLICY, 0.1, 10.0, closely=False)
     assert target.looks.due_s == target.looks.full_due_s
 
 
@@ -88,3 +101,38 @@ def test_a_file_that_is_read_fast_predicts_nothing() -> None:
     observe(target, 10.0, 0.45)
     observe(target, 10.02, 0.45, cache_share=0.5)
     assert target.judge(POLICY, 0.1, last_is_kept=True).fire is None
+
+
+def test_after_a_fall_a_rise_counts_from_the_bottom() -> None:
+    """A collection freed a third of the limit: a twentieth more than that is a new snapshot, whether asked or not."""
+    target = new_target()
+    observe(target, 10.0, 0.95)
+    target.note_snapshot(POLICY)
+    observe(target, 10.1, 0.6)
+    observe(target, 10.2, 0.66)
+    assert target.wants_snapshot(POLICY, freely=True)
+
+
+def test_asking_for_a_snapshot_changes_nothing() -> None:
+    """The answer depends on the samples alone, not on how often it was asked before."""
+    target = new_target()
+    observe(target, 10.0, 0.95)
+    target.note_snapshot(POLICY)
+    observe(target, 10.1, 0.6)
+    before = deepcopy((target.kept, target.state, target.looks))
+    assert not target.wants_snapshot(POLICY, freely=True)
+    assert (target.kept, target.state, target.looks) == before
+
+
+def test_the_aftermath_is_counted_from_the_first_kill() -> None:
+    """A container whose processes are killed one by one is told of after five seconds, not when it has come to rest."""
+    target = new_target()
+    observe(target, 10.0, 0.9)
+    observe(target, 11.0, 0.9, oom_kills=1)
+    observe(target, 15.0, 0.9, oom_kills=2)
+    assert not target.survived_kill(15.9)
+    assert target.survived_kill(16.0)
+    assert not target.survived_kill(17.0), "told once"
+    observe(target, 18.0, 0.9, oom_kills=3)
+    assert not target.survived_kill(22.9)
+    assert target.survived_kill(23.0)

@@ -1,0 +1,61 @@
+"""What a sample makes the watch do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from sidecar.core.trigger import Reason
+from sidecar.watch.captures import Captures, Request
+from sidecar.watch.judge import Judge
+from sidecar.watch.last_moments import LastMoments
+from sidecar.watch.life import InHand
+from sidecar.watch.scout import Scout
+from tests.watch.settings import settings_in
+from tests.watch.test_target import PROCESS, new_target, observe
+
+
+class World:
+    """A program whose heap can be read; what is asked for is remembered."""
+
+    def __init__(self) -> None:
+        self.heaps = self.endpoints = self
+        self.requests: list[Request] = []
+
+    def of(self, _: object) -> list[object]:
+        """As `Heaps.of`."""
+        return [object()]
+
+    def request(self, request: Request) -> None:
+        """As `Captures.request`."""
+        self.requests.append(request)
+
+    def keep(self, *_: object, **__: object) -> bool:
+        """As `LastMoments.keep`, which is at it already."""
+        return False
+
+
+@pytest.mark.parametrize(
+    ("in_hand", "expected"), [(False, [Reason.THRESHOLD, Reason.ESCALATION]), (True, [Reason.THRESHOLD])]
+)
+def test_no_dump_for_each_step_where_the_last_moment_is_in_hand(
+    tmp_path: Path, *, in_hand: bool, expected: list[Reason]
+) -> None:
+    """A rise inside of the cooldown is dumped only while nothing is in hand that a kill would leave."""
+    world, target = World(), new_target()
+    judge = Judge(
+        settings_in(tmp_path),
+        scout=cast("Scout", world),
+        captures=cast("Captures", world),
+        last_moments=cast("LastMoments", world),
+    )
+    observe(target, 10.0, 0.82)
+    judge.judge(target, freely=True)
+    target.settle(ok=True, asked_nobody=False, incident=target.incident, now_s=10.1)
+    if in_hand:
+        target.life.in_hand[PROCESS] = cast("InHand", object())
+    observe(target, 12.0, 0.9)
+    judge.judge(target, freely=True)
+    assert [request.incident.reason for request in world.requests] == expected
