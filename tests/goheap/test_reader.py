@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.model import GoProgram
-from sidecar.errors import NotPermittedError, TargetGoneError
+from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError
 from sidecar.goheap import GoHeapError, Limits, ProfilingOffError, UnknownLayoutError, buckets, layouts, prepare, raw
 from sidecar.goheap import reader as reader_module
 from sidecar.goheap.process_memory import ProcessMemory
@@ -190,7 +190,7 @@ def test_another_users_program_is_not_permitted(tmp_path: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", script, str(program.pid)], capture_output=True, text=True, check=True
         )
-    assert "UID" in done.stdout
+    assert ASK_CHECK in done.stdout
 
 
 def test_refused_memory_is_not_permitted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_refused_memory_is_not_permitted(monkeypatch: pytest.MonkeyPatch, tmp_pa
     memory = ProcessMemory(tmp_path, os.getpid())
     (tmp_path / str(os.getpid())).mkdir()
     monkeypatch.setattr(os, "open", _deny)
-    with pytest.raises(NotPermittedError, match="SYS_PTRACE"):
+    with pytest.raises(NotPermittedError, match=ASK_CHECK):
         memory.read(1 << 20, 8)
     memory.close()
 

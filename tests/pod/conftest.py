@@ -19,7 +19,7 @@ from tests.pod.entrance import Entrance
 from tests.pod.kube import Ground, for_podman, with_environment
 from tests.pod.running import RunningPod
 from tests.s3_servers import S3Endpoint
-from tests.s3_servers.swift import SwiftServer, SwiftUnavailableError, swift_server
+from tests.s3_servers.swift import SwiftServer, swift_or_skip
 
 LOOPBACK = "127.0.0.1"
 
@@ -77,11 +77,8 @@ def build_images(podman: Podman, go: Toolchain) -> Images:
 @pytest.fixture(scope="session")
 def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SwiftServer]:
     """A real S3 that checks signatures, outside of the pods."""
-    try:
-        with swift_server(tmp_path_factory.mktemp("swift")) as server:
-            yield server
-    except SwiftUnavailableError as error:
-        pytest.skip(f"no Swift here: {error}")
+    with swift_or_skip(tmp_path_factory.mktemp("swift")) as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

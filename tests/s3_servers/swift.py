@@ -55,7 +55,7 @@ def swift_server(directory: Path, *, listen: str = "127.0.0.1") -> Iterator[Swif
     ``listen`` is where the proxies listen, for callers that aren't on loopback. Raises SwiftUnavailableError.
     """
     _require_xattrs(directory)
-    programs = _installed()
+    programs = install()
     ports = dict(zip(("account", "container", "object", "http", "https"), _free_ports(5), strict=True))
     configurations = _configure(programs, directory, ports, listen)
     with contextlib.ExitStack() as daemons:
@@ -91,8 +91,11 @@ def _require_xattrs(directory: Path) -> None:
         raise SwiftUnavailableError(f"Swift needs extended attributes and {directory} has none: {error}") from error
 
 
-def _installed() -> Path:
-    """Install Swift unless these very versions are there already; return where its programs are."""
+def install() -> Path:
+    """Install Swift unless these very versions are there already; return where its programs are.
+
+    Raises SwiftUnavailableError.
+    """
     environment = _CACHE / f"python{sys.version_info.major}.{sys.version_info.minor}"
     stamp = environment / "installed-requirements.txt"
     _CACHE.mkdir(parents=True, exist_ok=True)
