@@ -75,7 +75,7 @@ def injection_options(command: Command) -> Command:
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:  # noqa: ANN401 -- click passes every option by name
-        taken = {name: values.pop(name) for name in Options.__dataclass_fields__}
+        taken = {name: values.pop(name) for name in Options.__dataclass_fields__ if name in values}
         command(options=Options(**taken), **values)
 
     for option in reversed(_OPTIONS):

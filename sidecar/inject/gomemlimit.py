@@ -24,6 +24,7 @@ DEFAULT_CRITICAL_PERCENT = 80.0
 _USUAL_PERCENT = 90.0  # taken for a GOMEMLIMIT whose value isn't in the manifest
 _ROOM_PERCENT = 5.0  # least distance from GOMEMLIMIT to the threshold
 _HIGHEST_CRITICAL_PERCENT = 99.0
+_LEAST_LIMIT_BYTES = 4 << 20
 
 # apimachinery/pkg/api/resource: a signed number with a suffix or an exponent.
 _QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
@@ -106,6 +107,8 @@ def plan_gomemlimit(pod: Mapping[str, object], percent: float | None) -> Cure:
             warnings.append(
                 f"{name}: it has no memory limit, so nothing will fire for it: set resources.limits.memory."
             )
+        elif percent is not None and limit_bytes < _LEAST_LIMIT_BYTES:
+            warnings.append(f"{name}: a memory limit of {limit_bytes} bytes is for no Go program: is a unit missing?")
         elif percent is not None:
             value = go_size(int(limit_bytes * Fraction(percent) / 100))
             additions.append(Addition(index=index, container=name, value=value))

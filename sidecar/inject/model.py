@@ -69,7 +69,8 @@ class Plan:
 class Options:
     """How to inject; annotations win over these, see ``sidecar.inject.annotations``.
 
-    ``critical_percent`` None leaves the choice to the plan, ``gomemlimit_percent`` None sets no GOMEMLIMIT.
+    ``critical_percent`` None leaves the choice to the plan, ``gomemlimit_percent`` None sets no GOMEMLIMIT. With
+    ``stays_baseline`` nothing is added that Pod Security "baseline" refuses, though less is seen of the app then.
     """
 
     image: str = f"oom-heap-dumper:{__version__}"
@@ -82,3 +83,4 @@ class Options:
     run_as_user: int | None = None
     run_as_group: int | None = None
     env: tuple[tuple[str, str], ...] = ()
+    stays_baseline: bool = False

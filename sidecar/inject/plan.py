@@ -165,6 +165,11 @@ def _reminders(pod: Mapping[str, object], options: Options) -> Iterator[str]:
         yield f"The image {options.image} names no registry: --image gives one that the cluster can pull."
     if not options.bucket:
         yield "No bucket is given, so dumps stay in an emptyDir and go with the pod: --bucket sends them to S3."
+    if _is_guaranteed(pod):
+        yield (
+            "The pod's QoS class was Guaranteed and becomes Burstable, as the sidecar's limits exceed its requests: it "
+            "may lose exclusive CPUs, and is evicted earlier."
+        )
     grace = look_up(pod, "/spec/terminationGracePeriodSeconds")
     if isinstance(grace, int) and grace < SHORTEST_GRACE_S:
         yield (
@@ -179,6 +184,18 @@ def _only_limited(pod: Mapping[str, object]) -> str | None:
     if len(containers) == 1 and memory_limit_bytes(containers[0], 0) is not None:
         return str(containers[0]["name"])
     return None
+
+
+def _is_guaranteed(pod: Mapping[str, object]) -> bool:
+    """Whether each container has limits for CPU and memory, and requests that are no less (``qos.GetPodQOS``)."""
+    containers = [each for key in ("initContainers", "containers") for each in listing(pod, f"/spec/{key}")]
+    for container in containers:
+        limits, requests = (mapping(container, f"/resources/{name}") for name in ("limits", "requests"))
+        for resource in ("cpu", "memory"):
+            limit = limits.get(resource)
+            if limit is None or str(requests.get(resource, limit)) != str(limit):
+                return False
+    return True
 
 
 def _refusal(pod: Mapping[str, object], options: Options) -> str | None:
@@ -198,6 +215,8 @@ def _refusal(pod: Mapping[str, object], options: Options) -> str | None:
         return f"it has a container {SIDECAR} that inject didn't put there: remove that first"
     if any(name in volumes for name in VOLUMES):
         return f"it has a volume of the sidecar's name that inject didn't put there ({', '.join(VOLUMES)}): remove that"
+    if mapping(spec, "/resources"):
+        return "it has resources of the pod's own (spec.resources), which weren't meant to hold the sidecar as well"
     if not options.native_sidecar and spec.get("restartPolicy") in _ENDING:
         return "it is meant to end, from which an ordinary sidecar would keep it: use the native one"
     if not listing(spec, "/containers"):

@@ -49,7 +49,7 @@ def choose_security(pod: Mapping[str, object], options: Options) -> Choice:
         return _told(pod, users, options)
     distinct = {(user.uid, user.gid) for user in users}
     if len(distinct) > 1:
-        return _several(pod, users)
+        return _several(pod, users, options)
     user = users[0]
     if user.uid is None:
         context = _context(pod, None, None)
@@ -116,9 +116,10 @@ def _same(pod: Mapping[str, object], users: list[_User], user: _User) -> Choice:
     return Choice(context=_context(pod, user.uid, gid, capabilities), notes=(note,), warnings=warnings)
 
 
-def _several(pod: Mapping[str, object], users: list[_User]) -> Choice:
+def _several(pod: Mapping[str, object], users: list[_User], options: Options) -> Choice:
     called = ", ".join(f"{user.container['name']} {_called(user.uid, user.gid)}" for user in users)
-    if not is_restricted(pod) and all(user.uid is not None for user in users):
+    may_add = not options.stays_baseline and not is_restricted(pod)
+    if may_add and all(user.uid is not None for user in users):
         warning = (
             f"The app's containers run as different users ({called}): the sidecar is root with SYS_PTRACE and "
             "DAC_READ_SEARCH, the least that sees them all. Pod Security baseline refuses that; --run-as-user settles "

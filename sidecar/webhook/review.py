@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sidecar.core.printable import printable
@@ -27,6 +27,7 @@ Outcome = Literal["injected", "refused", "left-alone", "failed"]
 """``refused``: there is a reason not to inject. ``left-alone``: nothing was asked of us. ``failed``: our own fault."""
 
 _MIRROR = "kubernetes.io/config.mirror"
+_ANNOTATIONS_BYTES = 256 << 10  # of keys and values together: apimachinery's TotalAnnotationSizeLimitB
 _MOST_WARNINGS = 3
 _LONGEST_WARNING = 119  # the API server's documentation asks for less than 120 characters
 
@@ -109,13 +110,20 @@ def decide(request: Request, options: Options) -> Verdict:
     try:
         if is_switched_off(annotations):
             return Verdict(outcome="left-alone", reason="it opts out")
-        plan = plan_injection(pod, at="", options=options, annotations=annotations)
+        # What "baseline" admits without us it must admit with us.
+        careful = replace(options, stays_baseline=True)
+        plan = plan_injection(pod, at="", options=careful, annotations=annotations)
     except (ConfigError, PodError) as error:
         return _refused(str(error))
     if plan.refusal is not None:
         return _refused(plan.refusal)
     # The API server turns a pod away whose patch doesn't apply, whatever the failurePolicy.
-    apply(pod, plan.operations)
+    annotations_bytes = _annotations_bytes(apply(pod, plan.operations))
+    if annotations_bytes > _ANNOTATIONS_BYTES:
+        return _refused(
+            f"with the sidecar's its annotations are {annotations_bytes} bytes, of {_ANNOTATIONS_BYTES} that a pod may "
+            "have: shorten them"
+        )
     return Verdict(
         outcome="injected",
         operations=plan.operations,
@@ -159,6 +167,12 @@ def _has_sidecar(pod: Mapping[str, object]) -> bool:
     containers = [look_up(pod, f"/spec/{name}") for name in ("containers", "initContainers")]
     names = [look_up(each, "/name") for listed in containers if isinstance(listed, list) for each in listed]
     return SIDECAR in names or STATE in _keys(look_up(pod, "/metadata/annotations"))
+
+
+def _annotations_bytes(pod: object) -> int:
+    annotations = look_up(pod, "/metadata/annotations")
+    pairs = annotations.items() if isinstance(annotations, dict) else ()
+    return sum(len(str(text).encode("utf-8", "replace")) for pair in pairs for text in pair)
 
 
 def _keys(value: object) -> frozenset[object]:

@@ -45,7 +45,7 @@ def test_a_kill_on_a_full_disk_is_told_when_there_is_room(
     run.start()
     fill(filler)
     app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "LEAK_MAX": "100MiB"})
-    assert app.wait(DEADLINE_S) == -9
+    assert app.process.wait(DEADLINE_S) == -9
     run.wait_for("container-ended", container="api")
     assert not run.stored("outcome-*.json")
     filler.unlink()

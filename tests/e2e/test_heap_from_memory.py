@@ -38,7 +38,7 @@ def test_a_doubling_slice_leaves_a_dump_that_names_it(
     run = sidecar()
     run.start()
     app = pod.start("api", [leak], memory_limit_bytes=128 * MIB, env=DOUBLING)
-    assert app.wait(DEADLINE_S) == -9
+    assert app.process.wait(DEADLINE_S) == -9
     run.wait_for("container-ended", container="api", ending="oom-killed")
     run.stop()
     newest = run.stored("heap-newest.pb.gz")
@@ -53,7 +53,7 @@ def test_an_incident_has_its_first_and_its_last_moment(pod: LocalPod, sidecar: M
     run.start()
     slow = {**LEAK, "LEAK_RATE": "15MiB/s", "LEAK_DELAY": "4s"}
     app = pod.start("api", [leak], memory_limit_bytes=128 * MIB, env=slow)
-    assert app.wait(DEADLINE_S) == -9
+    assert app.process.wait(DEADLINE_S) == -9
     run.wait_for("container-ended", container="api", ending="oom-killed")
     run.stop()
     first, last = sorted((manifest_of(path) for path in run.stored("manifest.json")), key=lambda one: str(one["time"]))

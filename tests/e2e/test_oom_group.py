@@ -75,7 +75,7 @@ def test_the_whole_container_dies_together(v2_family: Family, sidecar: MakeSidec
     run.start()
     run.wait_for("watching", container="multi")
     v2_family.leak()
-    assert v2_family.app.wait(DEADLINE_S) == -9
+    assert v2_family.app.process.wait(DEADLINE_S) == -9
     assert leak.name in run.wait_for("container-ended", ending="oom-killed")["message"]
     run.stop()
     (path,) = run.stored("outcome-oom-killed.json")

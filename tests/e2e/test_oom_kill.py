@@ -27,7 +27,7 @@ def test_an_oom_killed_program_is_explained_from_s3(
         run = sidecar(BUCKET="heap-dumps", PREFIX="team", **store.environment)
         run.start()
         app = pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**LEAK, "LEAK_DELAY": "5s"})
-        assert app.wait(DEADLINE_S) == -9
+        assert app.process.wait(DEADLINE_S) == -9
         assert app.oom_kills >= 1
         run.wait_for("container-ended", container="api", ending="oom-killed")
         assert run.stop() == 0
@@ -64,7 +64,7 @@ def test_a_restarted_container_is_followed(pod: LocalPod, sidecar: MakeSidecar, 
     run.start()
     for life in (1, 2):
         app = pod.start("api", [leak], memory_limit_bytes=48 * MIB, env=LEAK)
-        assert app.wait(DEADLINE_S) == -9
+        assert app.process.wait(DEADLINE_S) == -9
         run.wait_for("container-ended", count=life, container="api", ending="oom-killed")
     run.stop()
     outcomes = run.stored("outcome-oom-killed.json")

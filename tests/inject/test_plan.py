@@ -82,6 +82,51 @@ def test_values_of_odd_types_are_no_crash(spec: Pod) -> None:
     assert plan_injection(pod(**spec), at="", options=OPTIONS, annotations={}).operations
 
 
+def test_the_users_of_several_containers_are_seen_only_as_far_as_allowed() -> None:
+    """Root with capabilities sees them all; where "baseline" must go on admitting the pod, one of them is chosen."""
+    users = [
+        {"name": name, "image": "i:1", "securityContext": {"runAsUser": uid, "runAsGroup": uid}}
+        for name, uid in (("app", 1000), ("proxy", 2000))
+    ]
+    freely = sidecar_of(injected(pod(*users)))["securityContext"]
+    assert (freely["runAsUser"], freely["capabilities"]["add"]) == (0, ["SYS_PTRACE", "DAC_READ_SEARCH"])
+    carefully = sidecar_of(injected(pod(*users), Options(bucket="my-dumps", stays_baseline=True)))["securityContext"]
+    assert carefully["runAsUser"] in {1000, 2000}
+    assert carefully["capabilities"] == {"drop": ["ALL"]}
+
+
+def test_resources_of_the_pod_itself_are_not_overdrawn() -> None:
+    """The API server holds the sum of the containers against them, ours included."""
+    before = pod(resources={"requests": {"memory": "64Mi"}, "limits": {"memory": "100Mi"}})
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    assert plan.refusal is not None
+    assert "spec.resources" in plan.refusal
+
+
+@pytest.mark.parametrize(
+    ("resources", "warns"),
+    [
+        ({"limits": {"cpu": "1", "memory": "1Gi"}}, True),
+        ({"limits": {"cpu": 1, "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}, True),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"memory": "64Mi"}}, False),
+        ({"limits": {"memory": "1Gi"}}, False),
+    ],
+)
+def test_a_guaranteed_pod_hears_that_it_was(resources: Pod, *, warns: bool) -> None:
+    """The sidecar has a limit above its request, so the pod's class changes."""
+    before = pod({"name": "app", "image": "i:1", "resources": resources})
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    assert any("Guaranteed" in each for each in plan.warnings) == warns
+
+
+def test_a_limit_without_its_unit_gets_no_gomemlimit() -> None:
+    """512 for 512Mi: a GOMEMLIMIT of 460 bytes would only hide the mistake."""
+    before = pod({"name": "app", "image": "i:1", "resources": {"limits": {"memory": 512}}})
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    assert any("is a unit missing" in each for each in plan.warnings)
+    assert "GOMEMLIMIT" not in str(plan.operations)
+
+
 def test_a_short_grace_period_is_warned_of() -> None:
     """The last upload may take 20 s after SIGTERM."""
     plan = plan_injection(pod(terminationGracePeriodSeconds=10), at="", options=OPTIONS, annotations={})

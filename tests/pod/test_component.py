@@ -189,7 +189,6 @@ def test_an_image_that_runs_as_root_is_said_with_the_lines(play: Play, built: Im
     assert not finding["rights"]["cgroup"]
     assert any("MEMORY_LIMIT" in problem for problem in finding["problems"])
     context = yaml.safe_load("\n".join(finding["remedy"]))["securityContext"]
-    context["capabilities"]["drop"] = ["ALL"]
     helped = played(play, with_sidecar_context(component_on("plain"), context), rooted, built)
     assert helped.wait_for("captured", container="shop")["limit_bytes"] == 64 * MIB
     (finding,) = checked(helped)["containers"]
