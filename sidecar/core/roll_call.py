@@ -37,19 +37,23 @@ class RollCall:
         self._earlier: dict[Resident, Resident] = {}
         self._latest: dict[Resident, Resident] = {}
         self._gone: dict[Resident, Resident] = {}
+        self._victims = 0
 
     def look(self, residents: Iterable[Resident], *, kills: int = 0) -> None:
         """Take in who is there now; ``kills`` is how far the kernel's counter rose in the kill that is under way.
 
-        Whoever vanishes is held for killed until that many are, so that a later exit isn't taken for one.
+        Whoever vanishes is held for killed until that many are, so that a later exit isn't taken for one. Who was
+        missing at the last look before already is told as well but doesn't count, as it may have left in peace.
         """
         now = {one: one for one in residents}
         if not kills:
             self._earlier, self._latest = self._latest, now
             return
         known = self._known()
-        if len(self._gone) < kills:
+        if self._victims < kills:
             self._gone.update({one: seen for one, seen in known.items() if one not in now})
+            # Beyond that many they went along with a victim: they don't count against the next kill.
+            self._victims = min(kills, self._victims + sum(one not in now for one in self._latest))
         self._earlier, self._latest = {}, {one: known.get(one, one) for one in now}
 
     def gone(self) -> tuple[Resident, ...]:
@@ -62,7 +66,7 @@ class RollCall:
 
     def settle(self) -> None:
         """The kill was recorded: the next one is another story."""
-        self._gone = {}
+        self._gone, self._victims = {}, 0
 
     def _known(self) -> dict[Resident, Resident]:
         """Each as it was seen when it was larger, of the two looks."""

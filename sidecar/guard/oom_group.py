@@ -34,7 +34,7 @@ class KeptOff:
         self._name = name
         self._lock = threading.Lock()
         self._limit = logs.RateLimit()
-        self._is_ours = journal.read(entry.id) is not None
+        self._is_noted = self._was_switched = journal.read(entry.id) is not None
         self._closed = False
 
     @property
@@ -53,10 +53,9 @@ class KeptOff:
             try:
                 if self._flag.read() == 0:
                     return
-                again = self._is_ours
-                if not again:
+                if not self._is_noted:
                     self._journal.write(self._entry)
-                    self._is_ours = True
+                    self._is_noted = True
                 self._flag.write(0)
             except GuardJournalError as error:
                 self._fail(str(error), now_s)
@@ -64,6 +63,7 @@ class KeptOff:
                 if error.errno not in GONE:
                     self._fail(f"{FILE} can't be written ({error.strerror})", now_s)
             else:
+                again, self._was_switched = self._was_switched, True
                 self._say_off(again=again, now_s=now_s)
 
     def close(self) -> None:
@@ -73,14 +73,14 @@ class KeptOff:
                 return
             self._closed = True
             try:
-                if self._is_ours:
+                if self._is_noted:
                     self._restore()
             finally:
                 self._flag.close()
 
     def _restore(self) -> None:
         try:
-            if self._flag.read() == 0:
+            if self._was_switched and self._flag.read() == 0:
                 self._flag.write(1)
                 self._log(logging.INFO, "oom-group-restored", f"{FILE} is set again, as it was")
         except OSError as error:
@@ -120,6 +120,11 @@ class OomGroup:
         self._lock = threading.Lock()
         self._kept: dict[CgroupId, KeptOff] = {}
         self._closed = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called: the sidecar is stopping."""
+        return self._closed
 
     def probe(self, memory: MemoryCgroup) -> None:
         """Whether a container's flag could be kept off; nothing is written. Raises as `adopt` does."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from sidecar import logs
@@ -15,16 +16,20 @@ from sidecar.kernel.cgroup import MemoryCgroup, MemorySource
 from sidecar.watch.workers import Workers
 
 _LOOK_S = 3.0
-# What is in the way may pass: a full disk, a cgroup that is being set up.
+# What is in the way may pass, as a full disk, and each try walks the machine's cgroups.
 _RETRY_S = 60.0
 _SAY_AGAIN_S = 3600.0
 
 
 @dataclass(slots=True)
 class _Tended:
-    """One life of a container; ``idle`` is set while no job of it waits or runs."""
+    """One life of a container; ``idle`` is set while no job of it waits or runs.
+
+    ``is_unseen`` if its cgroup couldn't be seen at the last look.
+    """
 
     due_s: float = 0.0
+    is_unseen: bool = False
     kept: KeptOff | None = None
     idle: threading.Event = field(default_factory=threading.Event)
 
@@ -35,11 +40,19 @@ class _Tended:
 class OomGroups:
     """Does nothing at all without an `OomGroup`, which is the default."""
 
-    def __init__(self, oom_group: OomGroup | None, names: tuple[str, ...], workers: Workers) -> None:
-        """Of the containers of these ``names``; of every one without any."""
+    def __init__(
+        self,
+        oom_group: OomGroup | None,
+        names: tuple[str, ...],
+        workers: Workers,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Of the containers of these ``names``; of every one without any. ``clock`` tells monotonic seconds."""
         self._oom_group = oom_group
         self._names = names
         self._workers = workers
+        self._clock = clock
         self._tended: dict[str, _Tended] = {}
         self._limit = logs.RateLimit(interval_s=_SAY_AGAIN_S)
         self._said_v1 = False
@@ -48,14 +61,20 @@ class OomGroups:
         """See that the flag is off; at first sight, then as often as you like: it looks every few seconds."""
         if self._oom_group is None or (self._names and container.name not in self._names):
             return
-        now_s = time.monotonic()
+        now_s = self._clock()
         tended = self._tended.setdefault(container.key, _Tended())
         if now_s < tended.due_s or not tended.idle.is_set():
             return
         tended.due_s = now_s + _LOOK_S
         if not isinstance(source, MemoryCgroup):
-            self._report(tended, container, f"its cgroup can't be seen: {ASK_CHECK}")
-        elif source.version == 1:
+            if tended.is_unseen:  # at first sight its runtime may still be setting it up
+                self._warn(container, f"its cgroup can't be seen: {ASK_CHECK}", now_s)
+            tended.is_unseen = True
+            return
+        if tended.is_unseen:
+            tended.is_unseen = False
+            self._limit.forget(container.key)  # what is in the way from here on is another matter
+        if source.version == 1:
             self._say_v1()
             tended.due_s = float("inf")
         else:
@@ -81,17 +100,18 @@ class OomGroups:
             try:
                 if tended.kept is None:
                     tended.kept = oom_group.adopt(memory, container.name)
-                tended.kept.keep(time.monotonic())
+                tended.kept.keep(self._clock())
             except GuardUnavailableError as error:
-                self._report(tended, container, str(error))
+                if not oom_group.is_closed:
+                    now_s = self._clock()
+                    tended.due_s = now_s + _RETRY_S
+                    self._warn(container, str(error), now_s)
             finally:
                 tended.idle.set()
 
         self._workers.run(run)
 
-    def _report(self, tended: _Tended, container: Container, reason: str) -> None:
-        now_s = time.monotonic()
-        tended.due_s = now_s + _RETRY_S
+    def _warn(self, container: Container, reason: str, now_s: float) -> None:
         if self._limit.admit(container.key, now_s) is not None:
             logs.event(
                 logging.WARNING,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from sidecar.core.roll_call import Resident, RollCall, describe
 
 MIB = 1 << 20
@@ -54,6 +57,41 @@ def test_two_kills_have_two_victims() -> None:
     roll = called((resident(1), resident(2), resident(3, 7)), (resident(1), resident(3, 7)), kills=1)
     roll.look((resident(1),), kills=2)
     assert [one.pid for one in roll.gone()] == [3, 2]
+
+
+def test_an_exit_just_before_the_kill_does_not_stand_for_the_victim() -> None:
+    """A probe's shell ended a look before, the victim is still dying when its kill is counted: the victim is told."""
+    shell, worker = resident(9, name="sh"), resident(2, 60)
+    roll = called((resident(1), worker, shell), (resident(1), worker), (resident(1), worker), kills=1)
+    roll.look((resident(1),), kills=1)
+    assert roll.gone()[0] == worker
+
+
+@given(
+    early=st.sets(st.integers(10, 20)),
+    looks_until_dead=st.integers(0, 4),
+    later=st.sets(st.integers(3, 9)),
+)
+def test_a_victim_is_told_whoever_left_before(early: set[int], looks_until_dead: int, later: set[int]) -> None:
+    """Exits before the kill never hide the victim, and exits after its death are never told."""
+    others = [resident(pid) for pid in range(3, 10)]
+    everybody = (resident(2, 60), *others)
+    roll = called((*everybody, *map(resident, sorted(early))), everybody)
+    for _ in range(looks_until_dead):
+        roll.look(everybody, kills=1)
+    roll.look(others, kills=1)
+    roll.look([one for one in others if one.pid not in later], kills=1)
+    told = {one.pid for one in roll.gone()}
+    assert 2 in told
+    assert told <= {2} | early
+
+
+def test_who_went_along_with_a_victim_does_not_stand_for_the_next() -> None:
+    """A worker's wrapper ends with it at the first kill; the victim of the second one is told."""
+    rest = resident(1), resident(3, 7)
+    roll = called((*rest, resident(2, 60), resident(5)), (*rest, resident(2, 60), resident(5)), rest, kills=1)
+    roll.look((resident(1),), kills=2)
+    assert [one.pid for one in roll.gone()] == [2, 3, 5]
 
 
 def test_a_pid_that_was_given_anew_is_another_process() -> None:
