@@ -15,8 +15,12 @@ from sidecar.kernel.cgroup import MemoryCgroup, MemorySource
 from sidecar.watch.life import Life
 from sidecar.watch.workers import Job, Workers
 
-# What keeps a container from being guarded may pass: a full disk, a cgroup that is being set up.
+# What keeps a container from being guarded may pass: a full disk.
 _RETRY_S = 60.0
+# A container that its runtime is setting up shows its cgroup soon.
+_LOOK_S = 3.0
+
+_UNSEEN = f"its cgroup can't be seen: {ASK_CHECK}"
 
 
 class Guards:
@@ -38,13 +42,16 @@ class Guards:
             guarded = life.guarded
             self._beside(life.tended, lambda: guarded.arm(reading, time.monotonic()), self._workers)
         elif now_s >= life.adopt_from_s:
-            life.adopt_from_s = now_s + _RETRY_S
             if isinstance(source, MemoryCgroup):
+                life.adopt_from_s = now_s + _RETRY_S
                 guard = self._guard
                 adopt = partial(self._adopt, guard, life, container, source, reading)
                 self._beside(life.tended, adopt, self._workers)
             else:
-                self._report(life, container, f"its cgroup can't be seen: {ASK_CHECK}")
+                life.adopt_from_s = now_s + _LOOK_S
+                if life.why_no_guard is not None:
+                    self._report(life, container, _UNSEEN)
+                life.why_no_guard = _UNSEEN
 
     def mind(self, life: Life) -> None:
         """See to the bound of time of what is held, whatever else is being done to it; at each sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
@@ -19,6 +20,7 @@ from sidecar.kernel.cgroup import MemorySource
 from sidecar.watch.guards import Guards
 from sidecar.watch.life import Life
 from sidecar.watch.workers import Workers
+from tests.watch.test_uploads import logged
 
 DEADLINE_S = 60.0
 CONTAINER = Container(key="/x", name="app", processes=())
@@ -126,3 +128,16 @@ def test_a_pod_without_another_thread_does_not_either(
         assert cast("Held", life.guarded).kept.wait(DEADLINE_S / 3)
     journal.freed.set()
     workers.join(DEADLINE_S)
+
+
+def test_a_container_that_is_being_set_up_is_guarded_soon(tmp_path: Path) -> None:
+    """Its cgroup isn't seen at first: nothing is said yet, and it is looked at again within seconds, not a minute."""
+    guards = Guards(Guard(GuardPolicy(mode="brake"), tmp_path, tmp_path), Workers())
+    life = Life()
+    with logged() as events:
+        guards.tend(life, CONTAINER, cast("MemorySource", None), READING)
+        assert life.adopt_from_s - time.monotonic() < 5
+        assert events == []
+        life.adopt_from_s = 0.0
+        guards.tend(life, CONTAINER, cast("MemorySource", None), READING)
+    assert events == ["no-guard"]
