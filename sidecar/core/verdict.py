@@ -2,7 +2,8 @@
 
 The figures are those of the cgroup, of Go's collector (runtime/mgcpacer.go says what they mean) and of the profile at
 one moment. At what was allocated since the last collection nobody has looked: it may be live or garbage. So a verdict
-says "garbage" only where the record of the code that holds the heap speaks for it, and leaves it open else.
+says "garbage" only where the record of the code that holds the heap speaks for it, and leaves it open else. The record
+is of earlier work: it can't tell a leak of some requests from requests at hand, nor a leak from a program's first work.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ _LIVE_AT = 0.9
 _NEAR_GOMEMLIMIT = 0.85
 # Of GOMEMLIMIT as well: live memory above it makes collections frequent.
 _WORKS_HARD_AT = 0.7
-# Of what is in use as well: code that has freed less than this is what a leak looks like.
-_LEAKS_BELOW = 0.1
+# Of what is in use: code that has freed less than this may leak, or have done nothing before.
+_FREED_LITTLE = 0.1
+# Of what a right GOMEMLIMIT leaves to the heap: so much live memory may be work at hand or a leak.
+_LIVE_IS_MUCH = 0.4
 # Of the limit: with so much left, memory wasn't at it.
 _ROOM = 0.5
 # Of the limit: what a heap must have grown by since the last collection to be called growing.
@@ -102,9 +105,14 @@ def _judge(f: Figures) -> tuple[Name, str, str]:
     if f.limit - f.working_set + f.free >= _ROOM * f.limit and f.heap_live <= f.working_set:
         why = (
             f"{_size(f.working_set)} of {_size(f.limit)} were in use, and {_size(f.free)} of that is the heap's to use "
-            "again: memory wasn't at its limit"
+            "again: at least half of the limit was left"
         )
-        return "room-left", why, "there is no cause to name yet; a later dump of the same incident tells more"
+        remedy = (
+            "this moment has no cause to name: a later dump of the same incident, if there is one, tells more; if the "
+            "container was killed right after, what filled the rest came in between, or couldn't use that part of the "
+            "heap"
+        )
+        return "room-left", why, remedy
     if f.outside_heap > f.working_set / 2:
         return _outside(f)
     if f.surely_live >= _LIVE_AT * f.for_the_heap:
@@ -117,12 +125,7 @@ def _judge(f: Figures) -> tuple[Name, str, str]:
         return _near_gomemlimit(f, f.gomemlimit)
     comes_late = not f.gomemlimit_helps and (f.goal is None or f.goal > GOMEMLIMIT_SHARE * f.for_the_runtime)
     if comes_late and f.is_freed_again:
-        why = (
-            f"garbage was left to pile up: {_size(f.live_after_gc)} were live after the last collection, and the next "
-            f"one {_due(f)}, with a limit of {_size(f.limit)} and GOMEMLIMIT {_setting(f)}; the code that "
-            f"holds the heap frees what it allocates, {_freed(f)} so far"
-        )
-        return "gc-headroom", why, f"set {_advice(f)}, so that the collector knows the limit"
+        return _headroom(f)
     if comes_late or f.grown >= _GROWN * f.limit:
         return _growth(f, comes_late=comes_late)
     why = (
@@ -164,6 +167,22 @@ def _near_gomemlimit(f: Figures, gomemlimit: int) -> tuple[Name, str, str]:
     return "near-gomemlimit", why, remedy
 
 
+def _headroom(f: Figures) -> tuple[Name, str, str]:
+    why = (
+        f"garbage was left to pile up: {_size(f.live_after_gc)} were live after the last collection, and the next "
+        f"one {_due(f)}, with a limit of {_size(f.limit)} and GOMEMLIMIT {_setting(f)}; the code that "
+        f"holds the heap has freed {_freed(f)} of what it allocated so far"
+    )
+    if f.surely_live > _LIVE_IS_MUCH * f.for_the_heap:
+        share = 100 * f.surely_live // max(1, f.for_the_heap)
+        why += f"; but what was live is {share} % of what the limit leaves to the heap, by work at hand or a leak"
+    remedy = (
+        f"set {_advice(f)}, so that the collector knows the limit; if what is live after a collection grows from dump "
+        "to dump, it leaks besides: the difference to the baseline says where"
+    )
+    return "gc-headroom", why, remedy
+
+
 def _growth(f: Figures, *, comes_late: bool) -> tuple[Name, str, str]:
     looked = (
         f"{_size(f.live_after_gc)} were live after the last collection"
@@ -178,8 +197,8 @@ def _growth(f: Figures, *, comes_late: bool) -> tuple[Name, str, str]:
         why += f"; one object alone takes {_size(f.largest_object)}"
     elif f.in_use:
         why += f"; the code that holds the heap has freed {_freed(f)} of what it allocated so far"
-        if f.short_lived < _LEAKS_BELOW * f.in_use:
-            why += ", which speaks for a leak unless the program has just started"
+        if f.short_lived < _FREED_LITTLE * f.in_use and f.live_after_gc >= f.grown:
+            why += ", which a leak has in common with a program's first work"
     if comes_late:
         return "heap-growth", why, f"{_WHO_HOLDS_IT}; set {_advice(f)}, so that the collector looks before the kill"
     return "heap-growth", why, _WHO_HOLDS_IT

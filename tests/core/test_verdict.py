@@ -106,6 +106,16 @@ def test_memory_that_is_not_at_its_limit_has_no_cause() -> None:
     assert "110.0MiB of 512.0MiB" in found.why
 
 
+def test_room_in_the_heap_is_no_promise_of_a_later_dump() -> None:
+    """The last moment before a kill at 470 of 512 MiB, as the heap had pages to spare: true whether one follows."""
+    found = verdict(470, heap_free_bytes=260, heap_in_use_bytes=200, heap_live_bytes=190, heap_marked_bytes=150)
+    assert found.name == "room-left"
+    assert "470.0MiB of 512.0MiB were in use, and 260.0MiB of that is the heap's to use again" in found.why
+    assert "wasn't at its limit" not in found.why
+    assert "if there is one" in found.remedy
+    assert "killed right after" in found.remedy
+
+
 def test_what_is_elsewhere_is_told_apart() -> None:
     """Stacks point to goroutines, what isn't Go's at all to cgo and mmap; each with its size."""
     outside = verdict(heap_in_use_bytes=100, heap_live_bytes=90, mapped_ready_bytes=110)
@@ -126,10 +136,48 @@ def test_at_gomemlimit_little_garbage_is_told_from_much() -> None:
     assert "CRITICAL" in fine.remedy
 
 
-def test_only_a_record_without_frees_speaks_for_a_leak() -> None:
-    """Where a fifth was freed, nothing is hinted at."""
-    assert "speaks for a leak" in verdict(profile_short_lived_bytes=5).why
-    assert "speaks for a leak" not in verdict(profile_short_lived_bytes=100).why
+def test_a_leak_beside_garbage_is_not_explained_away() -> None:
+    """Seen with a program that keeps one in four of its requests for good: past frees alone don't acquit it."""
+    gc = collector(
+        heap_marked_bytes=66,
+        heap_live_bytes=125,
+        heap_in_use_bytes=125,
+        heap_goal_bytes=132,
+        mapped_ready_bytes=129,
+        profile_in_use_bytes=123,
+        profile_short_lived_bytes=76,
+    )
+    found = judge(reading(127 * MIB, 128 * MIB), gc, missing=NO_GC)
+    assert found.name == "gc-headroom"
+    assert "has freed 61 % of what it allocated so far" in found.why
+    assert "57 % of what the limit leaves to the heap, by work at hand or a leak" in found.why
+    assert "GOMEMLIMIT=115MiB" in found.remedy
+    assert "it leaks besides: the difference to the baseline says where" in found.remedy
+
+
+def test_little_live_memory_is_under_no_suspicion() -> None:
+    """A tenth of the limit was live; how to see a leak is said all the same."""
+    found = verdict(heap_marked_bytes=50, heap_goal_bytes=None)
+    assert found.name == "gc-headroom"
+    assert "by work at hand or a leak" not in found.why
+    assert "it leaks besides" in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("freed_mib", "live_mib", "said"),
+    [
+        (5, 350, "freed 1 % of what it allocated so far, which a leak has in common with a program's first work"),
+        (100, 350, "freed 20 % of what it allocated so far"),
+        (5, 240, "freed 1 % of what it allocated so far"),
+        (0, 0, "freed 0 % of what it allocated so far"),
+    ],
+    ids=["freed little", "freed a fifth", "mostly not looked at", "never looked at"],
+)
+def test_only_frees_that_the_collector_could_have_made_are_missed(freed_mib: int, live_mib: int, said: str) -> None:
+    """Where it hasn't looked at most of the heap nothing can be freed; and first requests look as a leak does."""
+    found = verdict(profile_short_lived_bytes=freed_mib, heap_marked_bytes=live_mib)
+    assert found.name == "heap-growth"
+    assert found.why.endswith(said)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +203,7 @@ def test_the_line_for_people() -> None:
     line = line_of({"verdict": verdict().document()})
     assert line is not None
     assert line.startswith("gc-headroom: garbage was left to pile up")
-    assert line.endswith("knows the limit")
+    assert line.endswith("the difference to the baseline says where")
     nothing: list[object] = [None, [], "x", {}, {"verdict": None}, {"verdict": {"name": 1, "why": "x", "remedy": "y"}}]
     assert not any(line_of(document) for document in nothing)
 
