@@ -8,25 +8,28 @@ import functools
 import logging
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from sidecar import logs
 from sidecar.errors import StartupError
 from sidecar.webhook.app import App
 from sidecar.webhook.certificate import Certificate
+from sidecar.webhook.connections import Door, Place
 
 _CERTIFICATE_INTERVAL_S = 2.0
 _REQUEST_DEADLINE_S = 10.0  # from connecting, or from a request's first byte, to the end of its header
 # The API server closes its idle connections after 90 s (client-go's transport): longer than that, so that it never
 # posts to one that is closing.
 _KEEP_ALIVE_S = 120
-_HANDSHAKE_S = 15.0
-_GOODBYE_S = 1.0  # for a client to close its side of a connection that we have closed
 _IN_FLIGHT_S = 10  # longer than the timeoutSeconds that our configuration gives the API server
-# asyncio holds some 0.3 MiB for each TLS connection; the API server has one for each review in flight.
+# asyncio holds some 0.3 MiB for each TLS connection, from before its handshake; the API server has one for each review
+# in flight.
 _MOST_CONNECTIONS = 128
 
 
@@ -76,8 +79,6 @@ async def _serve(
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        backlog=_MOST_CONNECTIONS,
-        limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_IN_FLIGHT_S,
     )
@@ -119,55 +120,72 @@ async def _stop_on_signal(server: uvicorn.Server, app: App, signals: asyncio.Que
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server with deadlines for TLS, and without its signals: it would die of SIGTERM, not exit with 0."""
+    """uvicorn's server with a door of its own, and without its signals: it would die of SIGTERM, not exit with 0."""
 
     def __init__(self, config: uvicorn.Config, announce: Callable[[], None]) -> None:
         super().__init__(config)
         self._announce = announce
+        self._accepting: list[asyncio.Task[None]] = []
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        loop = asyncio.get_running_loop()
+        assert self.config.ssl is not None  # noqa: S101 -- it is set above
         connection = functools.partial(
             _Connection, config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
-        self.servers = [
-            await loop.create_server(
-                connection,
-                sock=each,
-                ssl=self.config.ssl,
-                backlog=self.config.backlog,
-                ssl_handshake_timeout=_HANDSHAKE_S,
-                ssl_shutdown_timeout=_GOODBYE_S,
-            )
-            for each in sockets or []
-        ]
+        doors = [Door(each, connection, most=_MOST_CONNECTIONS, context=self.config.ssl) for each in sockets or []]
+        self._accepting = [asyncio.create_task(door.run()) for door in doors]
+        self.servers = []  # those of asyncio, which accept any number
         self.started = True
         self._announce()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for task in self._accepting:
+            task.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        await super().shutdown(sockets)
+
 
 class _Connection(H11Protocol):
-    """A connection with a deadline for the header of each request, which uvicorn doesn't have."""
+    """A connection with a deadline for the header of each request, which uvicorn doesn't have, and a place."""
 
     _deadline: asyncio.TimerHandle | None = None
 
+    def __init__(
+        self, place: Place, *, config: uvicorn.Config, server_state: ServerState, app_state: dict[str, Any]
+    ) -> None:
+        super().__init__(config, server_state, app_state)
+        self._place = place
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        self._place.seated(transport)
         self._deadline = self.loop.call_later(_REQUEST_DEADLINE_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_idle():
+            self._place.renew()
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._cancel()  # the application has the request now, and deadlines of its own
         elif self._deadline is None:
             self._deadline = self.loop.call_later(_REQUEST_DEADLINE_S, self.transport.abort)
 
+    def on_response_complete(self) -> None:
+        self._place.renew()
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()
+        self._place.left()
         super().connection_lost(exc)
+
+    def _is_idle(self) -> bool:
+        """Whether a request has been answered, and the next one hasn't begun."""
+        return self._deadline is None and self.cycle is not None and self.cycle.response_complete
 
     def _cancel(self) -> None:
         if self._deadline is not None:
@@ -176,11 +194,17 @@ class _Connection(H11Protocol):
 
 
 class _Forward(logging.Handler):
-    """Puts what libraries log into our log, in its format."""
+    """Puts what libraries log into our log, in its format; what is repeated only every now and then."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self._repeated = logs.RateLimit()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.exc_info:
-            trace = logging.Formatter().formatException(record.exc_info)
-            logs.event(record.levelno, "http-server", record.getMessage().strip(), exception=trace)
-        else:
-            logs.event(record.levelno, "http-server", record.getMessage().strip())
+        # The first line of what is filled in: asyncio puts addresses into those below.
+        kind = (record.name, str(record.msg).partition("\n")[0])
+        left_out = self._repeated.admit(kind, time.monotonic())
+        if left_out is None:
+            return
+        trace = {"exception": logging.Formatter().formatException(record.exc_info)} if record.exc_info else {}
+        logs.event(record.levelno, "http-server", record.getMessage().strip(), left_out=left_out, **trace)

@@ -146,6 +146,19 @@ def test_a_job_is_not_kept_from_its_end(policy: str) -> None:
     assert "native" in response["warnings"][0]
 
 
+def test_annotations_stay_within_what_a_pod_may_have() -> None:
+    """The API server would turn the patched pod away; with room for ours it is injected, to the last byte."""
+    review = review_of(pod(annotations={"note": ""}))
+    injected = patched(review, answer(review))["metadata"]["annotations"]
+    room = 262_144 - sum(len(text) for pair in injected.items() for text in pair)
+    assert outcome(review_of(pod(annotations={"note": "x" * room}))) == "injected"
+    assert outcome(review_of(pod(annotations={"note": "\u00e4" * (room // 2)}))) == "injected"
+    response = answer(review_of(pod(annotations={"note": "x" * (room + 1)})))
+    assert response["auditAnnotations"]["outcome"] == "refused"
+    assert "patch" not in response
+    assert "262145 bytes" in response["warnings"][0]
+
+
 def test_duplicate_containers_pass_with_a_warning() -> None:
     """The API server will refuse the pod itself, and say so better."""
     made = pod()

@@ -103,8 +103,9 @@ def test_a_huge_body_is_refused_before_it_is_read(webhook: Webhook, files: Certi
             b"POST /mutate HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 4000000\r\n\r\n"
         )
         assert read_all(connection).startswith(b"HTTP/1.1 413 ")
-    large = review_of(pod(annotations={"note": "x" * 1_500_000}))
-    assert "patch" in post(webhook.connect(files.authority), large)
+    large = pod()
+    large["spec"]["containers"][0]["args"] = ["x" * 1_500_000]
+    assert "patch" in post(webhook.connect(files.authority), review_of(large))
 
 
 def test_whoever_dawdles_is_cut_off(webhook: Webhook, files: CertificateFiles) -> None:
@@ -134,13 +135,45 @@ def test_no_pod_is_lost_in_a_crowd(webhook: Webhook, files: CertificateFiles) ->
         assert all(pool.map(one, range(50)))
 
 
-def test_what_speaks_no_tls_or_an_old_one_does_no_harm(webhook: Webhook, files: CertificateFiles) -> None:
-    """Plain HTTP and TLS 1.1 get nowhere, and a client that doesn't trust us is told of in the log."""
+def test_connections_are_bounded_and_the_idle_make_room(files: CertificateFiles) -> None:
+    """Silent clients by the hundred, without TLS and kept alive after it: few are let in, and others are served."""
+    with serving(files.certificate, files.key, *INJECTION) as webhook, contextlib.ExitStack() as opened:
+
+        def descriptors() -> int:
+            return len(list(Path(f"/proc/{webhook.process.pid}/fd").iterdir()))
+
+        before = descriptors()
+        for _ in range(200):
+            opened.enter_context(webhook.dial())
+        kept = [webhook.connect(files.authority) for _ in range(150)]
+        for connection in kept:
+            assert "patch" in post(connection, review_of(pod()))
+            assert descriptors() < before + 140  # 128, and what is being closed
+        assert ask(webhook.connect(files.authority), "GET", "/healthz")[0] == 200
+        assert ask(kept[-1], "GET", "/healthz")[0] == 200  # the newest one wasn't cut off
+        assert "128" in webhook.wait_for("crowded")["message"]
+        assert len(webhook.events("crowded")) < 10  # of a hundred that were cut off
+        assert webhook.stop() == 0
+
+
+def test_garbage_does_not_fill_the_log(files: CertificateFiles) -> None:
+    """What isn't HTTP is answered with 400 each time and told of once."""
+    with serving(files.certificate, files.key, *INJECTION) as webhook:
+        for _ in range(20):
+            with open_tls(webhook, files) as connection:
+                connection.sendall(b"\x00 garbage\r\n\r\n")
+                assert read_all(connection).startswith(b"HTTP/1.1 400 ")
+        assert webhook.stop() == 0
+        assert 1 <= len(webhook.events("http-server")) < 5
+
+
+def test_what_speaks_no_tls_or_trusts_another_does_no_harm(webhook: Webhook, tmp_path: Path) -> None:
+    """Plain HTTP gets nowhere, and a client that doesn't trust us is told of in the log."""
     with webhook.dial() as plain:
         plain.sendall(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not plain.recv(100).startswith(b"HTTP")
     with pytest.raises(ssl.SSLCertVerificationError):
-        ask(webhook.connect(Path(ssl.get_default_verify_paths().cafile or files.key)), "GET", "/healthz")
+        ask(webhook.connect(write_certificates(tmp_path).authority), "GET", "/healthz")
     assert "caBundle" in webhook.wait_for("certificate-refused")["message"]
     assert webhook.process.poll() is None
 
