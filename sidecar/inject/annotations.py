@@ -59,6 +59,8 @@ def with_annotations(options: Options, annotations: Mapping[str, str]) -> Option
         if known is None:
             raise ConfigError(f"annotation {key} is unknown: there are {', '.join(PREFIX + name for name in KEYS)}")
         changes[known[0]] = _parsed(key, known[1], annotations[key])
+    if "env" in changes:
+        changes["env"] = (*options.env, *environment(annotations[f"{PREFIX}env"]))  # further ones; the last wins
     return replace(options, **changes)  # type: ignore[arg-type]  # each parser gives its field's type
 
 

@@ -100,8 +100,7 @@ def plan_gomemlimit(pod: Mapping[str, object], percent: float | None) -> Cure:
         if present:
             found, said = _found(name, present[-1], limit_bytes)
             notes.append(said)
-            if found is not None and found >= 100:
-                warnings.append(f"{name}: {VARIABLE} isn't below the memory limit, so it protects from nothing.")
+            warnings += [f"{name}: {each}" for each in _minded(present[-1], found)]
             percents += [found] if found is not None and found < 100 else []
         elif limit_bytes is None:
             warnings.append(
@@ -151,11 +150,29 @@ def choose_critical(highest_percent: float | None) -> float | None:
     return min(float(round((highest_percent + 100) / 2)), _HIGHEST_CRITICAL_PERCENT)
 
 
+def _minded(entry: Mapping[str, object], found_percent: float | None) -> list[str]:
+    """What is wrong with a GOMEMLIMIT of the manifest's own."""
+    if found_percent is not None and found_percent >= 100:
+        return [f"{VARIABLE} isn't below the memory limit, so it protects from nothing."]
+    if "valueFrom" in entry:
+        divisor = look_up(entry, "/valueFrom/resourceFieldRef/divisor")
+        if str(divisor or 1) == "1":
+            return []
+        return [f"{VARIABLE} comes with divisor {divisor}, and Go takes the number as bytes: leave the divisor out."]
+    text = str(entry.get("value") or "")
+    if text in {"", "off"}:
+        return [f"{VARIABLE} is off, so it protects from nothing."]
+    if _GO_SIZE.fullmatch(text) or "$(" in text:
+        return []
+    return [f"Go doesn't take {VARIABLE}={text}, and the program won't start: sizes are written like 512MiB."]
+
+
 def _found(name: str, entry: Mapping[str, object], limit_bytes: int | None) -> tuple[float | None, str]:
     """The percentage that a GOMEMLIMIT of the manifest's own is (None: can't be told), and what to say of it."""
     if "valueFrom" in entry:
-        resource = look_up(entry, "/valueFrom/resourceFieldRef/resource")
-        percent = 100.0 if resource == "limits.memory" else _USUAL_PERCENT
+        field = look_up(entry, "/valueFrom/resourceFieldRef")
+        is_whole_limit = field in ({"resource": "limits.memory"}, {"resource": "limits.memory", "containerName": name})
+        percent = 100.0 if is_whole_limit else None if field is not None else _USUAL_PERCENT
         return percent, f"{name}: its {VARIABLE} comes by valueFrom and stays as it is."
     said = f"{name}: it has a {VARIABLE} of its own ({entry.get('value')}), which stays as it is."
     match = _GO_SIZE.fullmatch(str(entry.get("value")))

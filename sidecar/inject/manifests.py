@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from sidecar.errors import ConfigError
+from sidecar.inject.annotations import with_annotations
 from sidecar.inject.model import ManifestError, Operation, Options, Plan, PodError
 from sidecar.inject.patch import join, look_up, split
 from sidecar.inject.plan import is_injected, plan_injection, plan_removal
@@ -50,12 +51,11 @@ def inject_text(text: str, options: Options) -> Result:
 
     def removal(_: Document, spot: PodSpot) -> Plan:
         # What would be refused keeps the sidecar that it has.
-        planned = plan_injection(spot.pod, at=spot.at, options=options, annotations=spot.annotations)
+        planned = _injection(spot, options, None)
         return plan_removal(spot.pod, at=spot.at) if is_injected(spot.pod) and planned.refusal is None else Plan()
 
     def injection(document: Document, spot: PodSpot) -> Plan:
-        empties = _empties(cleaned.text, document, spot)
-        return plan_injection(spot.pod, at=spot.at, options=options, annotations=spot.annotations, empties=empties)
+        return _injection(spot, options, _empties(cleaned.text, document, spot))
 
     plain = text.removeprefix(_BOM)
     documents = list(read_documents(plain))
@@ -64,6 +64,16 @@ def inject_text(text: str, options: Options) -> Result:
         documents = list(read_documents(cleaned.text))
     injected = _planned(cleaned.text, documents, injection)
     return _restored(text, injected, cleaned)
+
+
+def _injection(spot: PodSpot, options: Options, empties: Mapping[str, str] | None) -> Plan:
+    """Plan for one pod, after what only its workload tells."""
+    if spot.api_version.startswith("serving.knative.dev/"):
+        return Plan(refusal="Knative allows neither PID sharing nor, by default, init containers")
+    chosen = with_annotations(options, spot.annotations)
+    if spot.kind in ("Job", "CronJob") and not chosen.native_sidecar:
+        return Plan(refusal="a Job is meant to end, from which an ordinary sidecar would keep it: use the native one")
+    return plan_injection(spot.pod, at=spot.at, options=options, annotations=spot.annotations, empties=empties)
 
 
 def remove_text(text: str) -> Result:
@@ -90,7 +100,7 @@ def _planned(text: str, documents: Sequence[Document], planner: _Planner) -> Res
     edits, outcomes = [], []
     for document in documents:
         operations: list[Operation] = []
-        for spot in find_pods(document.value):
+        for spot in _pods_of(document):
             plan = _with_line(document, spot, planner)
             operations += plan.operations
             line = _line_at(document, spot.owner_at)
@@ -98,6 +108,13 @@ def _planned(text: str, documents: Sequence[Document], planner: _Planner) -> Res
         if operations:
             edits.append(Edit(document=document, operations=operations))
     return Result(text=edit_text(text, edits) if edits else text, outcomes=tuple(outcomes))
+
+
+def _pods_of(document: Document) -> list[PodSpot]:
+    try:
+        return list(find_pods(document.value))
+    except ConfigError as error:
+        raise ManifestError(str(error), document.line) from None
 
 
 def _with_line(document: Document, spot: PodSpot, planner: _Planner) -> Plan:

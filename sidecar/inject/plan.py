@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.inject.annotations import is_switched_off, with_annotations
 from sidecar.inject.container import SHORTEST_GRACE_S, VOLUMES, sidecar_container, volume, volume_names
-from sidecar.inject.gomemlimit import VARIABLE, Cure, choose_critical, memory_limit_bytes, plan_gomemlimit
+from sidecar.inject.gomemlimit import (
+    DEFAULT_CRITICAL_PERCENT,
+    VARIABLE,
+    Cure,
+    choose_critical,
+    memory_limit_bytes,
+    plan_gomemlimit,
+)
 from sidecar.inject.model import SIDECAR, STATE, Operation, Options, Plan
 from sidecar.inject.patch import apply, join, look_up
 from sidecar.inject.pods import check_containers, listing, mapping
@@ -39,7 +46,8 @@ def plan_injection(
     Raises ConfigError for an annotation that makes no sense and PodError for a pod spec that is none.
     """
     if is_switched_off(annotations):
-        return Plan(refusal="oom-heap-dumper/inject: disabled is said of it")
+        left = "; uninject takes out the one that is there" if is_injected(pod) else ""
+        return Plan(refusal=f"oom-heap-dumper/inject: disabled is said of it{left}")
     options = with_annotations(options, annotations)
     check_containers(pod)
     if is_injected(pod):
@@ -154,7 +162,7 @@ def _critical(options: Options, cure: Cure) -> tuple[float | None, tuple[str, ..
     if highest is not None and given <= highest:
         warning = (
             f"CRITICAL {given:g} is not above {VARIABLE}, {highest:.0f} % of the limit: it will dump in peace. "
-            f"Leave --critical out, or say {choose_critical(highest) or given:g}."
+            f"Leave --critical out, or say {choose_critical(highest) or DEFAULT_CRITICAL_PERCENT:g}."
         )
         return given, (), (warning,)
     return given, (f"CRITICAL={given:g}, as told.",), ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from sidecar.errors import ConfigError
 from sidecar.inject.model import PREFIX, SWITCH, PodError
 from sidecar.inject.patch import join, look_up
 
@@ -22,6 +23,7 @@ class PodSpot:
 
     at: str
     owner_at: str
+    api_version: str
     kind: str
     name: str
     pod: Mapping[str, object]
@@ -49,6 +51,7 @@ def find_pods(document: object, at: str = "", kind: str = "") -> Iterator[PodSpo
             yield PodSpot(
                 at=f"{at}{below}",
                 owner_at=at,
+                api_version=str(document.get("apiVersion")),
                 kind=kind or "object",
                 name=_name(document),
                 pod=pod,
@@ -60,7 +63,7 @@ def find_pods(document: object, at: str = "", kind: str = "") -> Iterator[PodSpo
 def settings_of(*objects: Mapping[str, object]) -> dict[str, str]:
     """The annotations of ours of these objects, later ones winning, and the label that switches us off.
 
-    A value that isn't text is taken as YAML spells it; Kubernetes would refuse it.
+    Raises ConfigError for an annotation of ours that isn't text, which Kubernetes would refuse.
     """
     found: dict[str, str] = {}
     for each in objects:
@@ -68,7 +71,11 @@ def settings_of(*objects: Mapping[str, object]) -> dict[str, str]:
         if isinstance(labels, dict) and SWITCH in labels:
             found[SWITCH] = str(labels[SWITCH])
         if isinstance(annotations, dict):
-            found |= {key: str(value) for key, value in annotations.items() if str(key).startswith(PREFIX)}
+            ours = {key: value for key, value in annotations.items() if str(key).startswith(PREFIX)}
+            for key, value in ours.items():
+                if not isinstance(value, str):
+                    raise ConfigError(f"annotation {key} must be text: put its value in quotes")
+                found[key] = value
     return found
 
 

@@ -52,7 +52,7 @@ def choose_security(pod: Mapping[str, object], options: Options) -> Choice:
         return _several(pod, users, options)
     user = users[0]
     if user.uid is None:
-        context = _context(pod, None, None)
+        context = _context(pod, None, user.gid)
         return Choice(context=context, warnings=(_unknown_user(),))
     return _same(pod, users, user)
 
@@ -94,7 +94,13 @@ def _told(pod: Mapping[str, object], users: list[_User], options: Options) -> Ch
         gid = uid  # as most images' own users have it
     capabilities = _capabilities(users) if uid == 0 else _DROPS_ALL
     note = f"The sidecar runs as {_called(uid, gid)}, as told."
-    return Choice(context=_context(pod, uid, gid, capabilities), notes=(note,))
+    others = sorted({_called(user.uid, user.gid) for user in users if user.uid not in (None, uid)})
+    warning = (
+        f"The app runs as {', '.join(others)}, not as the sidecar was told to: its heap won't be read from memory."
+    )
+    return Choice(
+        context=_context(pod, uid, gid, capabilities), notes=(note,), warnings=(warning,) if others and uid != 0 else ()
+    )
 
 
 def _same(pod: Mapping[str, object], users: list[_User], user: _User) -> Choice:

@@ -11,6 +11,8 @@ _IMAGE = re.compile(r"[!-~]+", re.ASCII)
 _HIGHEST_ID = 2**31 - 1
 """Of a user or group: Kubernetes refuses more (apimachinery, ``IsValidUserID``)."""
 
+_HIGHEST_GOMEMLIMIT = 95
+
 OWN_FLAGS = {
     "BUCKET": "bucket",
     "PREFIX": "prefix",
@@ -44,9 +46,12 @@ def gomemlimit_percent(text: str) -> float | None:
     if text.strip() == "off":
         return None
     try:
-        return parse_percent(text)
+        percent = parse_percent(text)
     except ValueError as error:
         raise ValueError(f"{error}, or off to set none") from None
+    if percent > _HIGHEST_GOMEMLIMIT:
+        raise ValueError(f"must be at most {_HIGHEST_GOMEMLIMIT}, as Go doesn't count all that it takes (got {text!r})")
+    return percent
 
 
 def environment(text: str) -> tuple[tuple[str, str], ...]:

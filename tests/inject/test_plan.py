@@ -119,6 +119,47 @@ def test_a_guaranteed_pod_hears_that_it_was(resources: Pod, *, warns: bool) -> N
     assert any("Guaranteed" in each for each in plan.warnings) == warns
 
 
+@pytest.mark.parametrize(
+    ("variable", "warning"),
+    [
+        ({"value": "512Mi"}, "the program won't start"),
+        ({"value": "512MB"}, "the program won't start"),
+        ({"value": "off"}, "protects from nothing"),
+        ({"value": ""}, "protects from nothing"),
+        ({"value": "2GiB"}, "protects from nothing"),
+        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}, "protects from nothing"),
+        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}, "as bytes"),
+        ({"value": "400MiB"}, None),
+        ({"value": "$(SIZE)"}, None),
+        ({"valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}, None),
+    ],
+)
+def test_a_gomemlimit_that_is_wrong_is_warned_of(variable: Pod, warning: str | None) -> None:
+    """It stays as it is, but what Go would make of it is said."""
+    container = {"name": "app", "image": "i:1", "resources": {"limits": {"memory": "512Mi"}}}
+    before = pod({**container, "env": [{"name": "GOMEMLIMIT", **variable}]})
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    said = [each for each in plan.warnings if "GOMEMLIMIT" in each]
+    assert (warning in str(said)) if warning else not said
+
+
+def test_variables_of_an_annotation_are_further_ones() -> None:
+    """Those of the call stay, but for the same name."""
+    options = Options(bucket="my-dumps", env=(("AWS_REGION", "eu"), ("LOG_LEVEL", "info")))
+    annotations = {"oom-heap-dumper/env": "LOG_LEVEL=debug\nX=y"}
+    plan = plan_injection(pod(), at="", options=options, annotations=annotations)
+    added = next(each.value for each in plan.operations if "initContainers" in each.path)
+    assert isinstance(added, list)
+    assert {"AWS_REGION": "eu", "LOG_LEVEL": "debug", "X": "y"}.items() <= environment(added[0]).items()
+
+
+def test_another_user_than_the_app_is_warned_of() -> None:
+    """What was asked for is done, and its price is said."""
+    before = pod(securityContext={"runAsUser": 1000, "runAsGroup": 1000})
+    plan = plan_injection(before, at="", options=Options(run_as_user=2000), annotations={})
+    assert any("1000:1000" in each for each in plan.warnings)
+
+
 def test_a_limit_without_its_unit_gets_no_gomemlimit() -> None:
     """512 for 512Mi: a GOMEMLIMIT of 460 bytes would only hide the mistake."""
     before = pod({"name": "app", "image": "i:1", "resources": {"limits": {"memory": 512}}})
