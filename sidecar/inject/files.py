@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import gc
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +13,10 @@ import click
 
 from sidecar.core.printable import printable
 from sidecar.errors import ConfigError, OomHeapDumperError
+from sidecar.inject.hunks import unified_diff
 from sidecar.inject.manifests import Outcome, Result
 from sidecar.inject.model import ManifestError
+from sidecar.inject.outputs import write_file, write_stdout
 from sidecar.inject.yaml_reader import decode
 
 _BOM = "\ufeff"
@@ -52,7 +51,8 @@ def change_files(
     """Change each file's text and write what comes of it, with a report on standard error.
 
     ``verb`` says in the report what was done to a pod. Raises ConfigError for a target that makes no sense and
-    InputError for what can't be read or changed; nothing is written then.
+    InputError for what can't be read or changed; nothing is written then. Raises OomHeapDumperError for what can't be
+    written.
     """
     _check(names, target)
     # The collector would walk millions of nodes again and again, none of which is garbage: half of the time.
@@ -62,16 +62,15 @@ def change_files(
     finally:
         gc.enable()
     if target.is_diff:
-        click.echo("".join(_diff(changed)), nl=False, color=_is_colored(target))
+        write_stdout("".join(_diff(changed, is_colored=_is_colored(target))).encode())
     elif target.is_in_place:
         for each in changed:
             if each.result.text != each.before:
-                _write(Path(each.name).resolve(), each.result.text)
+                write_file(Path(each.name), each.result.text.encode())
     elif target.output is not None:
-        _write(target.output, _joined(changed))
+        write_file(target.output, _joined(changed).encode())
     else:
-        sys.stdout.buffer.write(_joined(changed).encode())
-        sys.stdout.buffer.flush()
+        write_stdout(_joined(changed).encode())
     for each in changed:
         for line in _report(each, verb, is_quiet=is_quiet):
             click.echo(printable(line), err=True)
@@ -89,7 +88,7 @@ def _check(names: Sequence[str], target: Target) -> None:
 def _changed(name: str, change: Callable[[str], Result]) -> _Changed:
     shown = "stdin" if name == _STDIN else printable(name)
     try:
-        text = decode(sys.stdin.buffer.read() if name == _STDIN else Path(name).read_bytes())
+        text = decode(_read_stdin() if name == _STDIN else Path(name).read_bytes())
         return _Changed(name=name, before=text, result=change(text))
     except ManifestError as error:
         raise InputError(f"{shown}:{error.line}: {printable(str(error))}") from None
@@ -97,6 +96,12 @@ def _changed(name: str, change: Callable[[str], Result]) -> _Changed:
         raise InputError(f"{shown} is a directory: name the files in it, as {shown.rstrip('/')}/*.yaml") from None
     except OSError as error:
         raise InputError(f"{shown}: {error.strerror}: name a file that can be read, or - for standard input") from None
+
+
+def _read_stdin() -> bytes:
+    if sys.stdin is None:
+        raise InputError("standard input is closed: give it something to read, or name a file")
+    return sys.stdin.buffer.read()
 
 
 def _joined(changed: Sequence[_Changed]) -> str:
@@ -110,47 +115,23 @@ def _joined(changed: Sequence[_Changed]) -> str:
     return joined
 
 
-def _write(path: Path, text: str) -> None:
-    """Replace a file at once, keeping its mode, or make it."""
-    try:
-        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask()
-        descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(text.encode())
-                os.fchmod(file.fileno(), mode)
-            Path(part).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(part).unlink()
-            raise
-    except OSError as error:
-        message = f"{printable(str(path))}: {error.strerror}: choose a file that can be written"
-        raise OomHeapDumperError(message) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
-def _diff(changed: Sequence[_Changed]) -> Iterator[str]:
-    """Unified diffs that ``patch -p1`` takes; colours are taken out again where there is no terminal."""
+def _diff(changed: Sequence[_Changed], *, is_colored: bool) -> Iterator[str]:
     for each in changed:
         name = "stdin" if each.name == _STDIN else each.name.lstrip("/")
-        before, after = (text.splitlines(keepends=True) for text in (each.before, each.result.text))
-        for line in difflib.unified_diff(before, after, f"a/{name}", f"b/{name}"):
-            text = line.removesuffix("\n")
-            is_head = line.startswith(("---", "+++"))
-            yield click.style(text, fg=_COLOURS.get(line[0]), bold=is_head or None) if line[0] != " " else text
-            yield "\n" if line.endswith("\n") else "\n\\ No newline at end of file\n"
+        for line in unified_diff(each.before, each.result.text, name):
+            yield _painted(line) if is_colored else line
+            yield "\n"
+
+
+def _painted(line: str) -> str:
+    color = _COLOURS.get(line[0])
+    return click.style(line, fg=color, bold=line.startswith(("---", "+++")) or None) if color else line
 
 
 def _is_colored(target: Target) -> bool:
     if target.color is not None:
         return target.color
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def _report(changed: _Changed, verb: str, *, is_quiet: bool) -> Iterator[str]:

@@ -46,13 +46,17 @@ def edit_text(text: str, edits: Sequence[Edit]) -> str:
 
     Raises ManifestError where a change would reach further than meant, or can't be made in this text.
     """
+    if text.endswith("\r"):
+        # It ends the last line for YAML; what is written behind it would make it a part of another line break.
+        message = "it ends in half a line break (a carriage return alone): end it with a line feed, and try again"
+        raise ManifestError(message, text.count("\n") + 1)
     splices = [splice for edit in edits for splice in _Editor(text, edit.document).splices(edit.operations)]
     edited = join_splices(text, splices)
-    _verify(edited, edits)
+    _verify(edited, edits, has_last_break=text.endswith("\n"))
     return edited
 
 
-def _verify(edited: str, edits: Sequence[Edit]) -> None:
+def _verify(edited: str, edits: Sequence[Edit], *, has_last_break: bool) -> None:
     waiting = list(reversed(edits))
     try:
         # In order; documents without an edit are passed over, as they weren't touched.
@@ -60,16 +64,17 @@ def _verify(edited: str, edits: Sequence[Edit]) -> None:
             if waiting and document.value == apply(waiting[-1].document.value, waiting[-1].operations):
                 waiting.pop()
     except ManifestError as error:
-        raise ManifestError(_unexpected(str(error)), edits[0].document.line) from None
+        message = _unexpected(str(error), has_last_break=has_last_break)
+        raise ManifestError(message, edits[0].document.line) from None
     if waiting:
-        raise ManifestError(_unexpected("the result isn't what was planned"), waiting[-1].document.line)
+        message = _unexpected("the result isn't what was planned", has_last_break=has_last_break)
+        raise ManifestError(message, waiting[-1].document.line)
 
 
-def _unexpected(what: str) -> str:
-    return (
-        f"this YAML can't be edited in place ({what}), so nothing is written: "
-        "end the file with a line break, or have kubectl write the object plainly"
-    )
+def _unexpected(what: str, *, has_last_break: bool) -> str:
+    plainly = "write the object in plain block style, as kubectl get -o yaml does"
+    remedy = plainly if has_last_break else f"end the file with a line break; if that doesn't help, {plainly}"
+    return f"this YAML can't be edited in place ({what}), so nothing is written: {remedy}"
 
 
 @dataclass(slots=True)

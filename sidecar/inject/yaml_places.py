@@ -16,6 +16,8 @@ from sidecar.inject.patch import split
 from sidecar.inject.yaml_reader import Document, line_of
 
 _ALIAS = re.compile(r"(?:[\s:,?-]|#[^\n]*)*\*[^\s,\[\]{}]+")
+# Comments may have dashes in them; a list's own anchor and tag stand before its first.
+_DASH = re.compile(r"(?:\s|#[^\n]*+|[&!]\S*+)*+-")
 _BLANK_LINE_AT_END = re.compile(r"(\r?\n)\r?\n\Z")
 
 
@@ -122,13 +124,17 @@ def _end_of_block_scalar(text: str, start: int, end: int) -> int:
 
 def dash_of(text: str, sequence: SequenceNode, index: int) -> int:
     """The index of the dash of an item of a block list."""
-    item = sequence.value[index]
-    begin = start_of(sequence) if index == 0 else content_end(text, sequence.value[index - 1])
-    is_alias = start_of(item) < begin
-    dash = text.find("-", begin) if is_alias else text.rfind("-", begin, start_of(item))
-    if dash < 0:
+    reached = start_of(sequence)
+    for item in sequence.value[:index]:
+        reached = content_end(text, item, _dash_behind(text, reached, sequence) + 1)
+    return _dash_behind(text, reached, sequence)
+
+
+def _dash_behind(text: str, index: int, sequence: SequenceNode) -> int:
+    found = _DASH.match(text, index)
+    if found is None:
         raise ManifestError("a list's dashes can't be told apart here: write the list out", line_of(sequence))
-    return dash
+    return found.end() - 1
 
 
 def colon_after(text: str, key: Node) -> int:

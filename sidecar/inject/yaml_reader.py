@@ -18,6 +18,9 @@ _TAG = "tag:yaml.org,2002:"
 _TRUE = {"true", "yes", "on"}
 _MOST_EXPANDED = 3_000_000
 """Values that a document may have with its aliases written out; a 10 MB manifest has about a million."""
+_MOST_LEVELS = 300
+"""How deep collections may stand in each other; a manifest's are some dozens deep at most."""
+_TOO_DEEP = f"it is nested too deeply to be a manifest: stay below {_MOST_LEVELS} levels"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,7 @@ def read_documents(text: str) -> Iterator[Document]:
         for root in _compose(text):
             yield from _of_interest(root, text)
     except RecursionError:
-        raise ManifestError("it is nested too deeply to be a manifest", 1) from None
+        raise ManifestError(_TOO_DEEP, 1) from None
 
 
 def _of_interest(root: Node, text: str) -> Iterator[Document]:
@@ -79,9 +82,28 @@ def _of_interest(root: Node, text: str) -> Iterator[Document]:
     yield Document(root=root, value=value, shared=frozenset(construction.shared))
 
 
+# The C parser is ten times as fast; the resolver of both is the same.
+_Fastest: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+
+
+class _Loader(_Fastest):  # type: ignore[misc]  # one of two
+    """Counts levels where the composer enters one: in C it calls itself for each until its stack is full."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._levels = 0
+
+    def descend_resolver(self, parent: Node | None, _: object) -> None:
+        self._levels += 1
+        if self._levels > _MOST_LEVELS:
+            raise ManifestError(_TOO_DEEP, line_of(parent) if parent is not None else 1)
+
+    def ascend_resolver(self) -> None:
+        self._levels -= 1
+
+
 def _compose(text: str) -> Iterator[Node]:
-    # The C parser is ten times as fast; the resolver of both is the same.
-    loader: Any = (yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)(text)
+    loader: Any = _Loader(text)
     try:
         while loader.check_node():
             yield loader.get_node()
@@ -105,6 +127,9 @@ def _explained(error: yaml.MarkedYAMLError, text: str) -> ManifestError:
             message = "not YAML: it looks like a template: render it first, as by helm template"
             return ManifestError(message, mark.line + 1)
     message = f"not YAML: {', '.join(filter(None, (error.context, error.problem)))}"
+    if "Unicode character escape" in (error.problem or ""):
+        # JSON has characters above U+FFFF as two escapes; libyaml knows none of the pair.
+        message += r": write the character itself instead of \ud83d and the like, as jq does"
     return ManifestError(message, marks[0].line + 1 if marks else 1)
 
 
@@ -115,9 +140,13 @@ class _Construction:
     shared: set[int] = field(default_factory=set)
     _values: dict[int, object] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
+    _levels: dict[int, int] = field(default_factory=dict)
 
     def expanded(self, node: Node) -> int:
-        """How many values there are below a node with its aliases written out. Raises ManifestError for a cycle."""
+        """How many values there are below a node with its aliases written out.
+
+        Raises ManifestError for a cycle, and for more levels than there may be.
+        """
         if isinstance(node, ScalarNode):
             return 1
         known = self._sizes.get(id(node))
@@ -128,8 +157,12 @@ class _Construction:
                 )
             return known
         self._sizes[id(node)] = 0
-        children = (child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
+        children = [child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))]
         size = self._sizes[id(node)] = 1 + sum(map(self.expanded, children))
+        # Aliases can stack what isn't deep in the text.
+        levels = self._levels[id(node)] = 1 + max((self._levels.get(id(child), 0) for child in children), default=0)
+        if levels > _MOST_LEVELS:
+            raise ManifestError(_TOO_DEEP, line_of(node))
         return size
 
     def value(self, node: Node) -> object:

@@ -33,6 +33,7 @@ spec:
 """
 WRONG_LIMIT = POD.format(name="x").replace("1Gi", "big")
 LAUGHS = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+CHAIN = [f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 2000)]
 FLAGS = ("--bucket", "my-dumps", "--image", "r.example.com/dumper:1")
 
 
@@ -157,6 +158,25 @@ def test_output_goes_to_a_file(file: Path, tmp_path: Path) -> None:
     assert target.read_text() == run(file).stdout
 
 
+@pytest.mark.parametrize("diff", [(), ("--diff",)])
+@pytest.mark.parametrize(("redirection", "said"), [(">/dev/full", "No space left"), (">&-", "is closed")])
+def test_output_that_goes_nowhere_is_one_clear_line(
+    file: Path, diff: tuple[str, ...], redirection: str, said: str
+) -> None:
+    """A full disk, and no standard output at all."""
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "sidecar", "inject", *diff, str(file)],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert said in line
+
+
 def test_quiet_reports_what_needs_a_look() -> None:
     """Warnings and refusals stay, the rest goes."""
     refused = "---\nkind: Pod\nmetadata: {name: two}\nspec: {hostPID: true, containers: [{name: a}]}\n"
@@ -203,6 +223,10 @@ def test_the_image_may_come_from_the_environment(file: Path) -> None:
         ("kind: Pod\nspec: {containers: [{name: a}]}\nx: \x01\n", 3, "control characters"),
         ("\n".join(["kind: Pod", "containers: &a0 [x, x]", *LAUGHS]), 1, "write out"),
         ("kind: Pod\ncontainers: " + "[" * 900 + "]" * 900, None, "deep"),
+        ("kind: Pod\ncontainers:\n  " + "[" * 40_000, 3, "deep"),
+        ("kind: Pod\ncontainers:\n  " + "- " * 40_000, 3, "deep"),
+        ("\n".join(["kind: Pod", "containers: &a0 [x]", *CHAIN]), 302, "deep"),
+        ('{"kind": "Pod",\n"x": "\\ud83d\\ude00"}', 2, "write the character itself"),
     ],
 )
 def test_bad_input_is_one_clear_line(text: str, line: int | None, remedy: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sidecar.inject.manifests import inject_text, remove_text
-from sidecar.inject.model import STATE, Options
+from sidecar.inject.model import STATE, ManifestError, Options
 
 POD = "spec: {containers: [{name: a}]}"
 OPTIONS = Options(bucket="my-dumps", image="r.example.com/dumper:1")
@@ -169,6 +169,37 @@ def test_what_can_not_be_edited_is_said_and_nothing_is_written() -> None:
     """A last line that would mean something else with a line break behind it."""
     with pytest.raises(Exception, match="end the file with a line break"):
         inject_text("kind: Pod\nspec:\n  containers:\n  - name: a\n    args:\n    - |\n      b", OPTIONS)
+
+
+def test_half_a_line_break_at_the_end_is_refused() -> None:
+    """A carriage return alone would become part of the line break that is written behind it."""
+    with pytest.raises(ManifestError, match="half a line break") as caught:
+        inject_text("kind: Pod\nspec:\n  containers:\n  - name: a\r", OPTIONS)
+    assert caught.value.line == 4
+    assert not inject_text("kind: Secret\r", OPTIONS).outcomes
+
+
+def test_the_remedy_is_one_that_can_help() -> None:
+    """Who has a line break at the end isn't told to put one there."""
+    with pytest.raises(ManifestError, match="kubectl get -o yaml") as caught:
+        inject_text("kind: Pod\r\nspec:\r  containers:\r  - name: a\n", OPTIONS)
+    assert "line break" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "  - # web-app\n    name: a\n",
+        "  # - the -first\n  -   # a - b\n      # - c\n      name: a\n  # - last\n  - # b-c\n    name: b\n",
+        "  - name: a\n    env: &-e # - x\n    -  # - y\n      name: X\n",
+    ],
+)
+def test_dashes_in_comments_are_no_dashes_of_lists(items: str) -> None:
+    """New items are written below the list's own dashes."""
+    spec = yaml.safe_load(injected(f"kind: Pod\nspec:\n  containers:\n{items}  volumes:\n  - # v-w\n    name: v\n"))[
+        "spec"
+    ]
+    assert [each["name"] for each in spec["volumes"]] == ["v", "oom-heap-dumper-spool"]
 
 
 def test_a_pod_that_is_refused_keeps_the_sidecar_it_has() -> None:
