@@ -13,6 +13,8 @@ _NEAR_LIMIT = 0.95
 _RISING_PER_S = 0.05
 # Above this one can't tell an exit from a kill that nobody saw.
 _SUSPICIOUS = 0.5
+# Containers are sampled each 100 ms; who wasn't for so long, as we got no CPU time, may have met anything.
+_UNSEEN_S = 2.0
 
 
 class Ending(StrEnum):
@@ -104,5 +106,8 @@ def judge_end(*, oom_kills_first: int | None, last: LastSeen | None, was_killed:
         return Outcome(ending=Ending.OOM_KILLED, counted=False, seen=seen)
     if last.ratio >= _SUSPICIOUS:
         seen = f"gone after a sample at {at}; its cgroup went with it before its oom_kill counter could be read again"
+        return Outcome(ending=Ending.UNKNOWN, counted=False, seen=seen)
+    if last.age_s > _UNSEEN_S:
+        seen = f"gone {last.age_s:.1f} s after a sample at {at}; nobody has looked in between"
         return Outcome(ending=Ending.UNKNOWN, counted=False, seen=seen)
     return Outcome(ending=Ending.EXITED, counted=False, seen=f"no OOM kill was seen; its last sample was at {at}")

@@ -87,3 +87,9 @@ def test_what_was_in_hand_is_stored_where_a_kill_cant_be_excluded(
     outcome = Outcome(ending=ending, counted=False, seen="")
     last = LastSeen(ratio=ratio, ratio_per_s=ratio_per_s, age_s=0.1, oom_kills=0)
     assert is_worth_a_dump(outcome, last, rearm_ratio=0.72) is expected
+
+
+def test_who_was_not_looked_at_for_long_is_not_said_to_have_exited() -> None:
+    """Without CPU time for us, a leak may have come and gone between two samples."""
+    last = LastSeen(ratio=0.2, ratio_per_s=0.0, age_s=3.0, oom_kills=0)
+    assert judge_end(oom_kills_first=0, last=last, was_killed=False).ending is Ending.UNKNOWN

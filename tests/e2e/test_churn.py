@@ -106,7 +106,7 @@ class Remains:
 
     def is_missed(self, life: Life) -> bool:
         """An OOM kill of which nothing tells: no outcome, and no word of a dump that had to make room."""
-        told = self.outcomes_of(life) & {"outcome-oom-killed.json", "outcome-unknown.json"}
+        told = self.outcomes_of(life) - {"outcome-exited.json"}
         return bool(life.oom_kills) and not told and not any(life.mark in dump for dump in self.dropped)
 
     def is_slandered(self, life: Life) -> bool:
