@@ -22,6 +22,12 @@ FOR_PODMAN: Mapping[str, str] = {
 }
 """The same for `localpod.podman` and the images; nothing that these packages recommend."""
 
+FOR_OTHER_MACHINES: Mapping[str, str] = {
+    "qemu-aarch64": "qemu-user",
+    "/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1": "libc6-arm64-cross",
+}
+"""The same for Go programs that are built for another machine than this: an emulator, and the loader of theirs."""
+
 
 def missing(programs: Mapping[str, str]) -> list[str]:
     """The packages of the programs that aren't on PATH, each once.
@@ -33,4 +39,4 @@ def missing(programs: Mapping[str, str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(" ".join(missing({**FOR_NAMESPACES, **FOR_PODMAN})) + "\n")
+    sys.stdout.write(" ".join(missing({**FOR_NAMESPACES, **FOR_PODMAN, **FOR_OTHER_MACHINES})) + "\n")

@@ -1,7 +1,10 @@
 """Go programs to read from: built of each version in each form, run, and told what to do.
 
-By default a few cells of the matrix of versions and forms are tested. ``GOHEAP_MATRIX=all`` tests every one: that
-installs all toolchains once and takes minutes.
+By default a few cells of the matrix of versions, forms and machines are tested. ``GOHEAP_MATRIX=all`` tests every one:
+that installs all toolchains once and takes minutes.
+
+Programs for another machine run in an emulator that is a process. It lays their memory out as they ask for it, without
+an offset, so that it can be read where it would be on their own machine.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +22,8 @@ from typing import Self
 import pytest
 
 from localpod import toolchain
+from localpod.packages import FOR_OTHER_MACHINES
+from sidecar.goheap.elf import ElfFile
 
 SOURCES = Path(__file__).parent
 VERSIONS = ("1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
@@ -31,12 +37,15 @@ FORMS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "static-cgo": (("-ldflags=-linkmode=external -extldflags=-static",), {"CGO_ENABLED": "1"}),
 }
 _MACHINE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "")
+_EMULATED = {"arm64"} if _MACHINE == "amd64" else set()
+# The loader that position-independent programs name is none of this machine's.
+_EMULATOR = ("qemu-aarch64", "-L", "/usr/aarch64-linux-gnu")
 _DEADLINE_S = 60
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One version of Go and one way to link. ``machine`` may be one that we can't run."""
+    """One version of Go and one way to link. ``machine`` may be another one than this."""
 
     version: str
     form: str
@@ -47,11 +56,21 @@ class Cell:
 
 
 _ALL = os.environ.get("GOHEAP_MATRIX") == "all"
-_FEW = (
+_FEW = {
     *(Cell("1.27", form) for form in ("plain", "stripped-pie", "cgo")),
     *(Cell("1.21", form) for form in ("stripped", "cgo")),
+    *(Cell("1.27", form, "arm64") for form in ("plain", "stripped-pie")),
+    Cell("1.21", "stripped", "arm64"),
+}
+CELLS = tuple(
+    cell
+    for machine in (_MACHINE, *_EMULATED)
+    for version in VERSIONS
+    for form, (_, environment) in FORMS.items()
+    if machine == _MACHINE or not environment  # C for another machine needs a compiler of its own
+    for cell in (Cell(version, form, machine),)
+    if _ALL or cell in _FEW
 )
-CELLS = tuple(Cell(version, form) for version in VERSIONS for form in FORMS) if _ALL else _FEW
 NEWEST = Cell("1.27", "stripped")
 OLDEST = Cell("1.21", "stripped")
 
@@ -76,15 +95,20 @@ def build(cell: Cell, source: str = "program") -> Path:
 
 
 class Running:
-    """A program that runs and obeys; a context manager."""
+    """A program that runs and obeys; a context manager.
+
+    ``proc`` is where `prepare` finds it: an emulated one by the names that a machine of its own would show.
+    """
 
     def __init__(self, path: Path, *, rate: int | None = None, gogc: str = "off", depth: int | None = None) -> None:
         """``rate`` is runtime.MemProfileRate, ``depth`` that of stacks; None for Go's defaults."""
         self.path = path
+        self.proc = Path("/proc")
+        is_emulated = _machine_of(path) in _EMULATED
         debug = {"memprofilerate": rate, "profstackdepth": depth}
         godebug = ",".join(f"{name}={value}" for name, value in debug.items() if value is not None)
         self._process = subprocess.Popen(
-            [str(path)],
+            [*(_emulator() if is_emulated else ()), str(path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"GOGC": gogc, "GODEBUG": godebug},
@@ -92,6 +116,11 @@ class Running:
         )
         self.pid = self._process.pid
         self._answer()
+        self._proc_of_its_own: tempfile.TemporaryDirectory[str] | None = None
+        if is_emulated:
+            self._proc_of_its_own = tempfile.TemporaryDirectory()
+            self.proc = Path(self._proc_of_its_own.name)
+            self._show_as_on_its_own_machine()
 
     def __enter__(self) -> Self:
         return self
@@ -101,6 +130,8 @@ class Running:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+        if self._proc_of_its_own is not None:
+            self._proc_of_its_own.cleanup()
 
     def tell(self, *commands: str) -> str:
         """Have commands done, one after the other; the last one's answer."""
@@ -127,8 +158,27 @@ class Running:
         self._process.kill()
         self._process.wait(_DEADLINE_S)
 
+    def _show_as_on_its_own_machine(self) -> None:
+        process = self.proc / str(self.pid)
+        process.mkdir()
+        (process / "exe").symlink_to(self.path)
+        for name in ("mem", "root", "stat"):
+            (process / name).symlink_to(f"/proc/{self.pid}/{name}")
+        assert self.tell(f"copy /proc/self/maps {process / 'maps'}") == "done"
+
     def _answer(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline().strip()
         assert line, "the program has ended"
         return line
+
+
+def _machine_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return ElfFile(file.fileno()).machine
+
+
+def _emulator() -> tuple[str, ...]:
+    if shutil.which(_EMULATOR[0]) is None or not Path(_EMULATOR[-1]).exists():
+        pytest.skip(f"programs for another machine need the packages {' and '.join(FOR_OTHER_MACHINES.values())}")
+    return _EMULATOR

@@ -73,7 +73,7 @@ def test_a_busy_program_gives_sound_snapshots(cell: Cell) -> None:
 @pytest.mark.parametrize("cell", CELLS, ids=str)
 def test_the_collectors_state_is_what_the_program_says(cell: Cell) -> None:
     """GOGC, limit, goal and sizes agree with runtime.MemStats."""
-    with Running(build(cell), gogc="70") as program, prepare(PROC, program.pid) as reader:
+    with Running(build(cell), gogc="70") as program, prepare(program.proc, program.pid) as reader:
         program.tell("limit 987654321", "leak 30 1000000", "gc")
         state = reader.gc_state()
         alloc, in_use, released, goal = map(int, program.tell("stats").split())

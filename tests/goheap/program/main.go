@@ -167,11 +167,19 @@ func profile(path string) error {
 	return pprof.Lookup("heap").WriteTo(file, 0)
 }
 
+func duplicate(from, to string) error {
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, content, 0o600)
+}
+
 func main() {
 	input := bufio.NewScanner(os.Stdin)
 	fmt.Println("ready")
 	for input.Scan() {
-		var verb, path string
+		var verb, path, copied string
 		var n, size int
 		line := input.Text()
 		fmt.Sscan(line, &verb)
@@ -207,6 +215,12 @@ func main() {
 			runtime.ReadMemStats(&m)
 			fmt.Println(m.HeapAlloc, m.HeapInuse, m.HeapReleased, m.NextGC)
 			continue
+		case "copy":
+			fmt.Sscan(line, &verb, &path, &copied)
+			if err := duplicate(path, copied); err != nil {
+				fmt.Println(err)
+				continue
+			}
 		case "profile":
 			fmt.Sscan(line, &verb, &path)
 			if err := profile(path); err != nil {
