@@ -122,6 +122,13 @@ def with_limit(deployment: Manifest, container: str, limit: str | None) -> Manif
     return changed
 
 
+def with_cpu_limit(deployment: Manifest, container: str, limit: str) -> Manifest:
+    """The Deployment with a CPU limit for one of its containers beside the limits that it has."""
+    changed = copy.deepcopy(deployment)
+    containers_of(pod_of(changed))[container]["resources"].setdefault("limits", {})["cpu"] = limit
+    return changed
+
+
 def with_file(deployment: Manifest, container: str, source: Path, path: str) -> Manifest:
     """The Deployment with a file of this machine at a path of one of its containers, as a ConfigMap's would be."""
     changed = copy.deepcopy(deployment)

@@ -102,9 +102,13 @@ class RunningPod:
         assert finished.returncode == 0, finished.stdout + finished.stderr
         return finished.stdout
 
+    def pid(self, container: str) -> int:
+        """A container's first process, as this machine numbers it."""
+        return int(self.podman.inspect("container", self.in_podman(container))["State"]["Pid"])
+
     def signal(self, number: signal.Signals, container: str = SIDECAR) -> None:
         """Send a signal to a container's first process past podman, which would not restart what it has killed."""
-        os.kill(self.podman.inspect("container", self.in_podman(container))["State"]["Pid"], number)
+        os.kill(self.pid(container), number)
 
     def stored(self, pattern: str = "*") -> dict[str, bytes]:
         """What the store has of this pod, by key, where the key's last part matches."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests.k8s.manifests import K8S, SIDECAR, Manifest, containers_of, load, of_kind, pod_of
 from tests.pod.conftest import Images, Play
-from tests.pod.kube import with_environment, with_limit, with_second_app
+from tests.pod.kube import with_cpu_limit, with_environment, with_limit, with_second_app
 
 MIB = 1 << 20
 
@@ -28,6 +30,33 @@ def test_an_app_that_only_loopback_reaches(play: Play, deployment: Manifest, add
     manifest = pod.wait_for_document("manifest.json")
     assert manifest["container"] == "app"
     assert any(name.endswith("heap-8080.pb.gz") for name in pod.stored())
+
+
+def test_cpu_limits_of_both_containers(play: Play, deployment: Manifest) -> None:
+    """The app at a quarter of a core, as many platforms demand, the sidecar at a tenth: the kill leaves its dump."""
+    limited = with_cpu_limit(with_cpu_limit(deployment, "app", "250m"), SIDECAR, "100m")
+    pod = play(limited, app=LEAK)
+    pod.wait_for("watching", container="app")
+    assert {name: cpu_quota(pod.pid(name)) for name in ("app", SIDECAR)} == {"app": 0.25, SIDECAR: 0.1}
+    pod.wait_for_document("outcome-oom-killed.json")
+    assert pod.wait_for_document("manifest.json")["container"] == "app"
+    assert any(name.endswith("/heap-newest.pb.gz") for name in pod.stored())
+
+
+def cpu_quota(pid: int) -> float:
+    """How much of a core the process's cgroup may use."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if "cpu" in controllers.split(","):
+            cgroup = Path("/sys/fs/cgroup/cpu") / path[1:]
+            quota, period = (int((cgroup / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            return quota / period
+        if not controllers:
+            maximum = Path("/sys/fs/cgroup") / path[1:] / "cpu.max"
+            if maximum.exists():
+                quota, period = map(int, maximum.read_text().split())
+                return quota / period
+    raise AssertionError(f"process {pid} has no CPU limit")
 
 
 def test_two_apps_are_told_apart_and_named(play: Play, deployment: Manifest, built: Images) -> None:
