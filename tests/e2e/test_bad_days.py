@@ -53,13 +53,14 @@ def test_an_app_that_answers_badly(pod: LocalPod, sidecar: MakeSidecar, behaviou
 
 def test_an_app_that_never_answers_does_not_stop_the_watch(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """While one container's capture hangs, another one's is taken."""
-    port = free_port()
+    port, leaky = free_port(), free_port()
     run = sidecar()
-    run.settings = {"PPROF_PORTS": f"{port},8123"}
+    run.settings = {"PPROF_PORTS": f"{port},{leaky}"}
     run.start()
     pod.start("hangs", [sys.executable, APP, str(port), "86", "hang"], memory_limit_bytes=100 * MIB)
     run.wait_for("watching", container="hangs")
-    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8123", "LEAK_DELAY": "4s"})
+    leaks = {**HOVER, "ADDR": f"127.0.0.1:{leaky}", "LEAK_DELAY": "4s"}
+    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env=leaks)
     run.wait_for("captured", container="leaky")
     assert "no whole answer within" in run.wait_for("capture-failed", container="hangs")["message"]
     assert run.stop() == 0
@@ -67,24 +68,26 @@ def test_an_app_that_never_answers_does_not_stop_the_watch(pod: LocalPod, sideca
 
 def test_silent_ports_do_not_blind_the_watch(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """Ports that take a connection and say nothing: a container that starts meanwhile is found, watched and dumped."""
-    ports = [free_port() for _ in range(3)]
-    run = sidecar(PPROF_PORTS=",".join(map(str, [*ports, 8125])))
+    *silent, leaky = (free_port() for _ in range(4))
+    run = sidecar(PPROF_PORTS=",".join(map(str, [*silent, leaky])))
     run.start()
-    for number, port in enumerate(ports):
+    for number, port in enumerate(silent):
         pod.start(f"silent-{number}", [sys.executable, APP, str(port), "1", "silent"], memory_limit_bytes=100 * MIB)
-    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8125", "LEAK_DELAY": "4s"})
+    leaks = {**HOVER, "ADDR": f"127.0.0.1:{leaky}", "LEAK_DELAY": "4s"}
+    pod.start("leaky", [leak], memory_limit_bytes=64 * MIB, env=leaks)
     run.wait_for("captured", container="leaky")
     run.stop()
 
 
 def test_a_hanging_sibling_does_not_delay_a_dump(pod: LocalPod, sidecar: MakeSidecar, leak: Path) -> None:
     """Two processes in one container, the older one hangs: the other one's profile is taken, and again as it climbs."""
-    port = free_port()
-    run = sidecar(PPROF_PORTS=f"{port},8126", PROFILES="heap")
+    port, leaky = free_port(), free_port()
+    run = sidecar(PPROF_PORTS=f"{port},{leaky}", PROFILES="heap")
     run.start()
     script = f'"{sys.executable}" "{APP}" {port} 1 hang & sleep 1; exec "{leak}"'
-    slow = {**HOVER, "ADDR": "127.0.0.1:8126", "LEAK_RATE": "8MiB/s", "LEAK_DELAY": "4s", "PATH": "/usr/bin:/bin"}
-    pod.start("both", ["/bin/sh", "-c", script], memory_limit_bytes=72 * MIB, env={**slow, "LEAK_MAX": "60MiB"})
+    slow = {**HOVER, "LEAK_RATE": "8MiB/s", "LEAK_DELAY": "4s", "LEAK_MAX": "60MiB"}
+    env = {**slow, "ADDR": f"127.0.0.1:{leaky}", "PATH": "/usr/bin:/bin"}
+    pod.start("both", ["/bin/sh", "-c", script], memory_limit_bytes=72 * MIB, env=env)
     run.wait_for("captured", count=2, container="both")
     run.stop()
 
@@ -248,10 +251,12 @@ def test_without_rights_the_best_that_remains_works(
     pod: LocalPod, sidecar: MakeSidecar, leak: Path, rightless: tuple[str, ...]
 ) -> None:
     """No capability and another user than the app: memory from its processes, its port by the program's arguments."""
-    run = sidecar(MEMORY_LIMIT="64Mi", PPROF_PORTS="8124")
+    port = free_port()
+    run = sidecar(MEMORY_LIMIT="64Mi", PPROF_PORTS=str(port))
     run.wrapper = rightless
     run.start()
-    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env={**HOVER, "ADDR": "127.0.0.1:8124"}, uid=1000, gid=1000)
+    hover = {**HOVER, "ADDR": f"127.0.0.1:{port}"}
+    pod.start("api", [leak], memory_limit_bytes=64 * MIB, env=hover, uid=1000, gid=1000)
     assert "oom-heap-dumper check" in run.wait_for("cgroup-unreadable")["message"]
     assert run.wait_for("captured")["limit_bytes"] == 64 * MIB
     assert run.stop() == 0
