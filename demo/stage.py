@@ -15,7 +15,7 @@ from localpod.pod import LocalContainer, LocalPod
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-_END_WITHIN_S = 10.0
+_END_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

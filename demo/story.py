@@ -23,8 +23,8 @@ LEAK = "main.serializeJSON"
 
 _EXAMPLE = REPOSITORY / "examples" / "go-memory-leak"
 _POD_NAME = "leaky-0"
-_KILL_WITHIN_S = 60.0
-_SIDECAR_WITHIN_S = 30.0
+_KILL_WITHIN_S = 180.0
+_SIDECAR_WITHIN_S = 120.0
 _POLL_S = 0.01
 _ATTEMPTS = 2
 

@@ -23,7 +23,7 @@ NAME_PREFIX = "oom-heap-dumper-"
 
 _ROOT = Path("/sys/fs/cgroup")
 _CPU_PERIOD_US = 100_000
-_REMOVE_WITHIN_S = 10.0
+_REMOVE_WITHIN_S = 60.0
 _POLL_S = 0.01
 
 
@@ -121,7 +121,7 @@ def add_child(
 def kill(cgroup: Cgroup) -> None:
     """Kill every process in the cgroup, not in those below, and wait until none is left.
 
-    Raises `LocalPodError` if the kernel doesn't part with one within ten seconds.
+    Raises `LocalPodError` if the kernel doesn't part with one within a minute.
     """
     for directory in cgroup.directories:
         _kill_in(directory)
@@ -130,7 +130,7 @@ def kill(cgroup: Cgroup) -> None:
 def remove(cgroup: Cgroup) -> None:
     """Kill what is left in the cgroup and below, and remove it. One that is gone already is no error.
 
-    Raises `LocalPodError` if it is still in use after ten seconds.
+    Raises `LocalPodError` if it is still in use after a minute.
     """
     for top in cgroup.directories:
         for directory, _, _ in os.walk(top, topdown=False):

@@ -29,7 +29,7 @@ from localpod.errors import LocalPodError
 
 Output = int | IO[bytes] | None
 
-_START_WITHIN_S = 20.0
+_END_WITHIN_S = 60.0
 
 _NEW_NAMESPACES = ("--pid", "--fork", "--mount-proc", "--kill-child")
 
@@ -108,7 +108,7 @@ class LocalContainer:
         """Kill what is left of the container and remove its cgroup; nothing if that was done."""
         if self._last_oom_kills is None:
             cgroups.kill(self.cgroup)
-            self.process.wait(_START_WITHIN_S)
+            self.process.wait(_END_WITHIN_S)
             self._last_oom_kills = self.cgroup.oom_kills
             cgroups.remove(self.cgroup)
 
@@ -259,12 +259,12 @@ class LocalPod:
             pause.stdin.close()
         for run in self._runs:
             run.kill()
-            run.process.wait(_START_WITHIN_S)
+            run.process.wait(_END_WITHIN_S)
             _close(run.process.stdout, run.process.stderr)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            pause.wait(_START_WITHIN_S)
+            pause.wait(_END_WITHIN_S)
         pause.kill()
-        pause.wait(_START_WITHIN_S)
+        pause.wait(_END_WITHIN_S)
         _close(pause.stdout)
 
 

@@ -31,7 +31,7 @@ NETWORK = "pods"
 
 # What base images are made of: Debian's own packages, as its apt is set up.
 _DEBIANS_OWN = ("apt-get", "apt-config")
-_RUN_WITHIN_S = 60.0
+_RUN_WITHIN_S = 180.0
 _INSTALL_WITHIN_S = 900.0
 
 # runc: crun 1.8 refuses hosts with v1 and v2 hierarchies. file locks: the default is one piece of shared memory for
