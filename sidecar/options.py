@@ -270,6 +270,29 @@ def watch_options(command: Command) -> Command:
     return _apply(options, wrapper)
 
 
+@functools.cache
+def _watch_parameters() -> dict[str, click.Parameter]:
+    """The parameters of the main job by their variables."""
+    parameters = click.command()(watch_options(lambda **_: None)).params
+    named = ((each, [each.envvar] if isinstance(each.envvar, str) else each.envvar or ()) for each in parameters)
+    return {name: parameter for parameter, names in named for name in names}
+
+
+def check_variable(name: str, text: str) -> None:
+    """Check a variable of the main job as its start would; paths, which are of another machine, and others pass.
+
+    What holds a reference to another variable ($(POD_NAME)), which the kubelet resolves, passes too. Raises ValueError
+    with the value and the remedy.
+    """
+    parameter = _watch_parameters().get(name)
+    if parameter is None or isinstance(parameter.type, click.Path) or not text or "$(" in text:
+        return
+    try:
+        parameter.type.convert(text, parameter, None)
+    except click.BadParameter as error:
+        raise ValueError(f"{name}: {error.message}") from None
+
+
 def spool_dir_option(command: Command) -> Command:
     """Give a command the option that says where the watch keeps its spool."""
     return _SPOOL_OPTIONS[0](command)

@@ -28,7 +28,7 @@ ALLOWED = {
     "heap_encoder": {"errors"},
     "drain": {"core", "errors", "stores"},
     "uploader_process": {"drain"},
-    "inject": {"core", "errors", "option_types"},
+    "inject": {"core", "errors", "option_types", "options"},
     "webhook": {"core", "errors", "inject", "logs"},
     "watch": {
         *("core", "errors", "kernel", "stores", "settings", "logs", "pprof_http", "spool", "capture"),

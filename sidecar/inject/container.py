@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sidecar.core.quantities import parse_bytes
 from sidecar.inject.model import SIDECAR, Options
 
 SPOOL = f"{SIDECAR}-spool"
@@ -29,9 +30,11 @@ _LIVENESS = {
 # take 3 s of the last seconds that a pod may have.
 _RESOURCES = {"requests": {"cpu": "10m", "memory": "48Mi"}, "limits": {"memory": "128Mi"}}
 
-# More than SPOOL_SIZE (256Mi) and DUMP_DIR_SIZE (512Mi), as the kubelet evicts a pod whose volume is over its size. On
-# the node's disk: a memory-backed volume would count against the sidecar's own limit.
-_SIZE_LIMITS = {SPOOL: "320Mi", DUMPS: "640Mi"}
+# Whose variable says what a volume may hold, and what it is by default. The volume is larger by a quarter, as the
+# kubelet evicts a pod whose volume is over its size. On the node's disk: a memory-backed volume would count against the
+# sidecar's own limit.
+_SIZES = {SPOOL: ("SPOOL_SIZE", "256Mi"), DUMPS: ("DUMP_DIR_SIZE", "512Mi")}
+_MEBIBYTE = 1 << 20
 _MOUNT_PATHS = {SPOOL: "/var/spool/oom-heap-dumper", DUMPS: "/var/lib/oom-heap-dumper"}
 
 
@@ -40,9 +43,15 @@ def volume_names(options: Options) -> tuple[str, ...]:
     return (SPOOL,) if options.bucket else (SPOOL, DUMPS)
 
 
-def volume(name: str) -> dict[str, object]:
+def volume(name: str, options: Options) -> dict[str, object]:
     """An entry of ``volumes``: an emptyDir, which outlives restarts of containers and goes with the pod."""
-    return {"name": name, "emptyDir": {"sizeLimit": _SIZE_LIMITS[name]}}
+    variable, default = _SIZES[name]
+    size = dict(options.env).get(variable, default)
+    try:
+        held_bytes = parse_bytes(size)
+    except ValueError:  # it refers to another variable
+        held_bytes = parse_bytes(default)
+    return {"name": name, "emptyDir": {"sizeLimit": f"{-(-held_bytes * 5 // 4 // _MEBIBYTE)}Mi"}}
 
 
 def sidecar_container(
@@ -83,6 +92,7 @@ def _environment(options: Options, critical_percent: float | None, limit_of: str
     ]
     if limit_of is not None and "MEMORY_LIMIT" not in given:
         # Needed only where the app's cgroup can't be read.
-        source = {"containerName": limit_of, "resource": "limits.memory"}
+        # The divisor is the default one; without it, tools that compare with the cluster see its "0" as a difference.
+        source = {"containerName": limit_of, "divisor": "1", "resource": "limits.memory"}
         entries.append({"name": "MEMORY_LIMIT", "valueFrom": {"resourceFieldRef": source}})
     return entries

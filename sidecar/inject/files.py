@@ -21,6 +21,7 @@ from sidecar.inject.yaml_reader import decode
 
 _BOM = "\ufeff"
 _STDIN = "-"
+_KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -93,9 +94,16 @@ def _changed(name: str, change: Callable[[str], Result]) -> _Changed:
     except ManifestError as error:
         raise InputError(f"{shown}:{error.line}: {printable(str(error))}") from None
     except IsADirectoryError:
-        raise InputError(f"{shown} is a directory: name the files in it, as {shown.rstrip('/')}/*.yaml") from None
+        raise InputError(f"{shown} is a directory: {_instead_of(Path(name), shown.rstrip('/'))}") from None
     except OSError as error:
         raise InputError(f"{shown}: {error.strerror}: name a file that can be read, or - for standard input") from None
+
+
+def _instead_of(directory: Path, shown: str) -> str:
+    """What to give in a directory's place."""
+    if any((directory / name).exists() for name in _KUSTOMIZATIONS):
+        return f"give what it renders, kubectl kustomize {shown} | oom-heap-dumper inject -"
+    return f"name the files in it, as {shown}/*.yaml"
 
 
 def _read_stdin() -> bytes:

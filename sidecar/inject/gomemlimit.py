@@ -25,6 +25,7 @@ _USUAL_PERCENT = 90.0  # taken for a GOMEMLIMIT whose value isn't in the manifes
 _ROOM_PERCENT = 5.0  # least distance from GOMEMLIMIT to the threshold
 _HIGHEST_CRITICAL_PERCENT = 99.0
 _LEAST_LIMIT_BYTES = 4 << 20
+_HIGHEST_LIMIT_BYTES = 1 << 60  # beyond that Go couldn't read it
 
 # apimachinery/pkg/api/resource: a signed number with a suffix or an exponent.
 _QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
@@ -106,8 +107,9 @@ def plan_gomemlimit(pod: Mapping[str, object], percent: float | None) -> Cure:
             warnings.append(
                 f"{name}: it has no memory limit, so nothing will fire for it: set resources.limits.memory."
             )
-        elif percent is not None and limit_bytes < _LEAST_LIMIT_BYTES:
-            warnings.append(f"{name}: a memory limit of {limit_bytes} bytes is for no Go program: is a unit missing?")
+        elif percent is not None and not _LEAST_LIMIT_BYTES <= limit_bytes <= _HIGHEST_LIMIT_BYTES:
+            limit = look_up(container, "/resources/limits/memory")
+            warnings.append(f"{name}: a memory limit of {limit} is for no Go program: is its unit right?")
         elif percent is not None:
             value = go_size(int(limit_bytes * Fraction(percent) / 100))
             additions.append(Addition(index=index, container=name, value=value))
@@ -156,7 +158,7 @@ def _minded(entry: Mapping[str, object], found_percent: float | None) -> list[st
         return [f"{VARIABLE} isn't below the memory limit, so it protects from nothing."]
     if "valueFrom" in entry:
         divisor = look_up(entry, "/valueFrom/resourceFieldRef/divisor")
-        if str(divisor or 1) == "1":
+        if _is_one(divisor):
             return []
         return [f"{VARIABLE} comes with divisor {divisor}, and Go takes the number as bytes: leave the divisor out."]
     text = str(entry.get("value") or "")
@@ -171,7 +173,12 @@ def _found(name: str, entry: Mapping[str, object], limit_bytes: int | None) -> t
     """The percentage that a GOMEMLIMIT of the manifest's own is (None: can't be told), and what to say of it."""
     if "valueFrom" in entry:
         field = look_up(entry, "/valueFrom/resourceFieldRef")
-        is_whole_limit = field in ({"resource": "limits.memory"}, {"resource": "limits.memory", "containerName": name})
+        is_whole_limit = (
+            isinstance(field, dict)
+            and field.get("resource") == "limits.memory"
+            and field.get("containerName") in (None, "", name)
+            and _is_one(field.get("divisor"))
+        )
         percent = 100.0 if is_whole_limit else None if field is not None else _USUAL_PERCENT
         return percent, f"{name}: its {VARIABLE} comes by valueFrom and stays as it is."
     said = f"{name}: it has a {VARIABLE} of its own ({entry.get('value')}), which stays as it is."
@@ -179,3 +186,8 @@ def _found(name: str, entry: Mapping[str, object], limit_bytes: int | None) -> t
     if match is None or limit_bytes is None:
         return None, said
     return 100.0 * int(match[1]) * _GO_UNITS[match[2] or "B"] / limit_bytes, said
+
+
+def _is_one(divisor: object) -> bool:
+    """Whether a divisor leaves bytes as they are: the API server writes one that isn't given as 0."""
+    return divisor is None or str(divisor) in {"", "0", "1"}

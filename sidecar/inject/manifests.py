@@ -18,6 +18,9 @@ from sidecar.inject.yaml_reader import Document, line_of, read_documents
 
 _BOM = "\ufeff"
 
+_FIXED = ("Pod", "Job")
+"""Kinds whose pods the API server lets nobody change (``ValidatePodUpdate``, ``ValidateJobUpdate``)."""
+
 _Planner = Callable[[Document, PodSpot], Plan]
 
 
@@ -73,7 +76,11 @@ def _injection(spot: PodSpot, options: Options, empties: Mapping[str, str] | Non
     chosen = with_annotations(options, spot.annotations)
     if spot.kind in ("Job", "CronJob") and not chosen.native_sidecar:
         return Plan(refusal="a Job is meant to end, from which an ordinary sidecar would keep it: use the native one")
-    return plan_injection(spot.pod, at=spot.at, options=options, annotations=spot.annotations, empties=empties)
+    plan = plan_injection(spot.pod, at=spot.at, options=options, annotations=spot.annotations, empties=empties)
+    if spot.is_live and spot.kind in _FIXED and plan.refusal is None:
+        warning = f"A {spot.kind} that is in the cluster can't be changed: inject what makes it, or replace it."
+        return replace(plan, warnings=(*plan.warnings, warning))
+    return plan
 
 
 def remove_text(text: str) -> Result:

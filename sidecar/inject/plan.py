@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from sidecar.inject.annotations import is_switched_off, with_annotations
 from sidecar.inject.container import SHORTEST_GRACE_S, VOLUMES, sidecar_container, volume, volume_names
+from sidecar.inject.first_process import first_process_warnings
 from sidecar.inject.gomemlimit import (
     DEFAULT_CRITICAL_PERCENT,
     VARIABLE,
@@ -25,6 +26,10 @@ from sidecar.inject.state import State, format_state
 __all__ = ["is_injected", "plan_injection", "plan_removal"]
 
 _SHARE = "/spec/shareProcessNamespace"
+_SHARING = (
+    "shareProcessNamespace: true lets the sidecar see the app's processes; the containers see each other's, and an "
+    "app's first process is no longer PID 1."
+)
 _ENDING = ("Never", "OnFailure")
 _OS_LABELS = ("kubernetes.io/os", "beta.kubernetes.io/os")
 
@@ -104,10 +109,12 @@ def _planned(pod: Mapping[str, object], at: str, options: Options, empties: Mapp
         options, critical_percent=critical, limit_of=_only_limited(pod), security=security.context
     )
     draft = _Draft(pod=pod, empties=empties)
+    shared: tuple[str, ...] = ()
     if look_up(pod, _SHARE) is None:
         draft.set(_SHARE, value=True)
+        shared = (_SHARING,)
     draft.append("/spec/initContainers" if options.native_sidecar else "/spec/containers", [container])
-    draft.append("/spec/volumes", [volume(name) for name in volume_names(options)])
+    draft.append("/spec/volumes", [volume(name, options) for name in volume_names(options)])
     for each in cure.additions:
         variable: dict[str, object] = {"name": VARIABLE, "value": each.value}
         named = join("spec", "containers", each.container, "env")
@@ -120,8 +127,14 @@ def _planned(pod: Mapping[str, object], at: str, options: Options, empties: Mapp
     )
     return Plan(
         operations=_moved(draft.operations, at),
-        notes=(f"{SIDECAR} is {where}: {options.image}.", *security.notes, *cure.notes, *said),
-        warnings=(*security.warnings, *cure.warnings, *minded, *_reminders(pod, options)),
+        notes=(f"{SIDECAR} is {where}: {options.image}.", *shared, *security.notes, *cure.notes, *said),
+        warnings=(
+            *(first_process_warnings(pod) if shared else ()),
+            *security.warnings,
+            *cure.warnings,
+            *minded,
+            *_reminders(pod, options),
+        ),
     )
 
 
@@ -137,7 +150,11 @@ def _remember(draft: _Draft, cure: Cure) -> None:
         )
         filled |= {first: draft.empties.get(first, "")} if key in owner else {}
     state = format_state(
-        State(created=tuple(created), empties=filled, gomemlimit=tuple(each.container for each in cure.additions))
+        State(
+            created=tuple(created),
+            empties=filled,
+            gomemlimit={each.container: each.value for each in cure.additions},
+        )
     )
     if first == "/metadata":
         draft.set(first, {"annotations": {STATE: state}})
@@ -187,8 +204,10 @@ def _reminders(pod: Mapping[str, object], options: Options) -> Iterator[str]:
 
 
 def _only_limited(pod: Mapping[str, object]) -> str | None:
-    """The app's container if there is one alone and it has a memory limit; beside others it would be held to theirs."""
+    """The app's container if it runs alone and has a memory limit; others without one would be held to its limit."""
     containers = listing(pod, "/spec/containers")
+    if any(each.get("restartPolicy") == "Always" for each in listing(pod, "/spec/initContainers")):
+        return None
     if len(containers) == 1 and memory_limit_bytes(containers[0], 0) is not None:
         return str(containers[0]["name"])
     return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from sidecar.errors import ConfigError
 from sidecar.inject.model import PREFIX, SWITCH, PodError
@@ -11,14 +12,15 @@ from sidecar.inject.patch import join, look_up
 
 _TEMPLATES = ("/spec/template", "/spec/jobTemplate/spec/template", "/template")
 """Of Deployment, StatefulSet, DaemonSet, ReplicaSet, ReplicationController, Job, Rollout and others; CronJob;
-PodTemplate."""
+PodTemplate. An object that has one of them has no other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodSpot:
     """A pod template, or a Pod: ``at`` is its pointer in the document, ``owner_at`` that of the object it belongs to.
 
-    ``annotations`` are those (and labels) of ours, of the object and the template together.
+    ``annotations`` are those (and labels) of ours, of the object and the template together. ``is_live`` tells that the
+    object comes from a cluster, which has given it a UID.
     """
 
     at: str
@@ -28,6 +30,7 @@ class PodSpot:
     name: str
     pod: Mapping[str, object]
     annotations: Mapping[str, str]
+    is_live: bool
 
 
 def find_pods(document: object, at: str = "", kind: str = "") -> Iterator[PodSpot]:
@@ -43,21 +46,51 @@ def find_pods(document: object, at: str = "", kind: str = "") -> Iterator[PodSpo
         for index, item in enumerate(items):
             yield from find_pods(item, f"{at}{join('items', index)}", kind.removesuffix("List"))
         return
-    for below in ("", *_TEMPLATES):
-        pod = look_up(document, below)
-        if (below == "") == (kind == "Pod") and isinstance(pod, dict) and isinstance(pod.get("spec"), dict):
-            if kind != "Pod" and "containers" not in pod["spec"]:
-                continue
-            yield PodSpot(
-                at=f"{at}{below}",
-                owner_at=at,
-                api_version=str(document.get("apiVersion")),
-                kind=kind or "object",
-                name=_name(document),
-                pod=pod,
-                annotations=settings_of(document, pod),
-            )
+    for below, pod in _pods_in(document, kind):
+        yield PodSpot(
+            at=f"{at}{below}",
+            owner_at=at,
+            api_version=str(document.get("apiVersion")),
+            kind=kind or "object",
+            name=_name(document),
+            pod=pod,
+            annotations=settings_of(document, pod),
+            is_live=bool(look_up(document, "/metadata/uid")),
+        )
+
+
+def _pods_in(document: dict[str, object], kind: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The pods of one object by their pointers: itself, the template of a usual kind, or all those of another one."""
+    if kind == "Pod":
+        if isinstance(document.get("spec"), dict):
+            yield "", document
+        return
+    for below in _TEMPLATES:
+        template = look_up(document, below)
+        if _is_template(template):
+            yield below, template
             return
+    yield from _templates_in(document, "")
+
+
+def _templates_in(value: object, at: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """Every ``template`` of a pod, however deep: of a KEDA ScaledJob, a JobSet and others."""
+    parts: Iterator[tuple[object, object]] = iter(())
+    if isinstance(value, dict):
+        parts = iter(value.items())
+    elif isinstance(value, list):
+        parts = iter(enumerate(value))
+    for key, part in parts:
+        below = f"{at}{join(str(key))}"
+        if key == "template" and _is_template(part):
+            yield below, part
+        elif isinstance(part, dict | list):
+            yield from _templates_in(part, below)
+
+
+def _is_template(value: object) -> TypeGuard[dict[str, object]]:
+    """Whether it describes a pod: its containers may be anything, which is for a later check to refuse."""
+    return isinstance(value, dict) and isinstance(value.get("spec"), dict) and "containers" in value["spec"]
 
 
 def settings_of(*objects: Mapping[str, object]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from operator import eq
 
 from sidecar.inject.container import VOLUMES
 from sidecar.inject.gomemlimit import VARIABLE
@@ -28,7 +30,8 @@ def plan_removal(pod: Mapping[str, object], *, at: str) -> Plan:
         return Plan(refusal="inject has put nothing into it")
     state = parse_state(mapping(pod, "/metadata/annotations")[STATE])
     operations = [*_operations(pod, state, at)]
-    return Plan(operations=tuple(operations), notes=(f"{SIDECAR} is taken out, as version {state.version} put it in.",))
+    notes = (f"{SIDECAR} is taken out, as version {state.version} put it in.", *_kept(pod, state))
+    return Plan(operations=tuple(operations), notes=notes)
 
 
 def _operations(pod: Mapping[str, object], state: State, at: str) -> Iterator[Operation]:
@@ -37,9 +40,8 @@ def _operations(pod: Mapping[str, object], state: State, at: str) -> Iterator[Op
         name = str(container["name"])
         if name in state.gomemlimit:
             pointer, named = join("spec", "containers", index, "env"), join("spec", "containers", name, "env")
-            yield from _without(
-                pod, pointer, named, state=state, at=at, is_ours=lambda entry: entry.get("name") == VARIABLE
-            )
+            ours = {"name": VARIABLE, "value": state.gomemlimit[name]}
+            yield from _without(pod, pointer, named, state=state, at=at, is_ours=partial(eq, ours))
     for pointer in ("/spec/containers", "/spec/initContainers"):
         yield from _without(
             pod, pointer, pointer, state=state, at=at, is_ours=lambda entry: entry.get("name") == SIDECAR
@@ -51,6 +53,15 @@ def _operations(pod: Mapping[str, object], state: State, at: str) -> Iterator[Op
     if share in state.created and look_up(pod, share) is True:
         yield _gone(share, share, state, at)
     yield from _forgotten(pod, state, at)
+
+
+def _kept(pod: Mapping[str, object], state: State) -> Iterator[str]:
+    """What to say of a GOMEMLIMIT that is another one by now: somebody's own."""
+    for container in listing(pod, "/spec/containers"):
+        given = state.gomemlimit.get(str(container["name"]))
+        found = [entry.get("value") for entry in listing(container, "/env") if entry.get("name") == VARIABLE]
+        if given is not None and found and found != [given]:
+            yield f"{container['name']}: its {VARIABLE} was changed since, from {given}, and stays as it is."
 
 
 def _without(

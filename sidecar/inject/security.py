@@ -24,6 +24,10 @@ _SEES_ROOT = {"drop": ["ALL"], "add": ["SYS_PTRACE"]}
 _DROPS_ALL = {"drop": ["ALL"]}
 _PROFILES = ("RuntimeDefault", "Localhost")
 
+# The proxies of service meshes, which run as users of their own and aren't what leaks.
+_PROXIES = ("istio-proxy", "linkerd-proxy")
+_DEFAULT_CONTAINER = "kubectl.kubernetes.io/default-container"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _User:
@@ -44,13 +48,14 @@ class Choice:
 def choose_security(pod: Mapping[str, object], options: Options) -> Choice:
     """Choose by what the pod says of its app containers' users, or by what the options say instead."""
     mapping(pod, "/spec/securityContext")
-    users = [_user_of(pod, container) for container in listing(pod, "/spec/containers")]
+    users = [_user_of(pod, container) for container in _apps(pod)]
     if options.run_as_user is not None or options.run_as_group is not None:
         return _told(pod, users, options)
     distinct = {(user.uid, user.gid) for user in users}
-    if len(distinct) > 1:
+    named = {(uid, gid) for uid, gid in distinct if gid is not None}
+    if len(distinct) > 1 and not (len(named) == 1 and len({uid for uid, _ in distinct}) == 1):
         return _several(pod, users, options)
-    user = users[0]
+    user = next((user for user in users if user.gid is not None), users[0])
     if user.uid is None:
         context = _context(pod, None, user.gid)
         return Choice(context=context, warnings=(_unknown_user(),))
@@ -60,6 +65,12 @@ def choose_security(pod: Mapping[str, object], options: Options) -> Choice:
 def is_restricted(pod: Mapping[str, object]) -> bool:
     """Whether the app's containers satisfy Pod Security "restricted" in what they say of users and privileges."""
     return all(_is_restricted(pod, container) for container in listing(pod, "/spec/containers"))
+
+
+def _apps(pod: Mapping[str, object]) -> list[dict[str, object]]:
+    """The containers that the sidecar is for."""
+    containers = listing(pod, "/spec/containers")
+    return [each for each in containers if each["name"] not in _PROXIES] or containers
 
 
 def _is_restricted(pod: Mapping[str, object], container: Mapping[str, object]) -> bool:
@@ -106,10 +117,11 @@ def _told(pod: Mapping[str, object], users: list[_User], options: Options) -> Ch
 def _same(pod: Mapping[str, object], users: list[_User], user: _User) -> Choice:
     """All app containers run as one user, which the manifest names."""
     warnings: tuple[str, ...] = ()
-    if user.gid is None and user.uid != 0:
+    groupless = [str(each.container["name"]) for each in users if each.gid is None]
+    if groupless and user.uid != 0:
         warning = (
-            f"The app's group isn't in the manifest, only its user {user.uid}: say runAsGroup in the pod's "
-            "securityContext, or --run-as-group, or its heap is read by HTTP alone."
+            f"The group of {', '.join(groupless)} isn't in the manifest, only its user {user.uid}: say runAsGroup in "
+            "the pod's securityContext, or --run-as-group, or its heap is read by HTTP alone."
         )
         warnings = (warning,)
     gid = 0 if user.gid is None and user.uid == 0 else user.gid
@@ -132,7 +144,10 @@ def _several(pod: Mapping[str, object], users: list[_User], options: Options) ->
             "for one of them."
         )
         return Choice(context=_context(pod, 0, 0, _SEES_ALL), warnings=(warning,))
-    chosen = max(users, key=lambda user: memory_limit_bytes(user.container, 0) or 0)
+    default = mapping(pod, "/metadata/annotations").get(_DEFAULT_CONTAINER)
+    chosen = max(
+        users, key=lambda user: (user.container["name"] == default, memory_limit_bytes(user.container, 0) or 0)
+    )
     user = _called(chosen.uid, chosen.gid)
     warning = (
         f"The app's containers run as different users ({called}): the sidecar runs as {user}, and of the "

@@ -23,13 +23,13 @@ class State:
     """What was added beyond what bears our name, and by which version of this program.
 
     ``created`` are parents (and ``shareProcessNamespace``) that weren't there or were empty, ``empties`` how the latter
-    were written (``""``, ``" null"``, ``" []"``), ``gomemlimit`` the containers that got a GOMEMLIMIT.
+    were written (``""``, ``" null"``, ``" []"``), ``gomemlimit`` what the containers that had none got, by name.
     """
 
     version: str = __version__
     created: tuple[str, ...] = ()
     empties: Mapping[str, str] = field(default_factory=dict)
-    gomemlimit: tuple[str, ...] = ()
+    gomemlimit: Mapping[str, str] = field(default_factory=dict)
 
 
 def format_state(state: State) -> str:
@@ -42,7 +42,7 @@ def format_state(state: State) -> str:
         "version": state.version,
         "created": list(state.created),
         "empties": dict(state.empties),
-        "gomemlimit": list(state.gomemlimit),
+        "gomemlimit": dict(state.gomemlimit),
     }
     return json.dumps({name: value for name, value in fields.items() if value}, separators=(",", ":"))
 
@@ -54,8 +54,8 @@ def parse_state(text: object) -> State:
         return State(
             version=str(fields["version"]),
             created=_texts(fields.get("created", [])),
-            empties={str(key): str(value) for key, value in fields.get("empties", {}).items()},
-            gomemlimit=_texts(fields.get("gomemlimit", [])),
+            empties=_named(fields.get("empties", {})),
+            gomemlimit=_named(fields.get("gomemlimit", {})),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise PodError(
@@ -63,6 +63,10 @@ def parse_state(text: object) -> State:
             "annotation, and inject again",
             _POINTER,
         ) from None
+
+
+def _named(values: Mapping[str, object]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in values.items()}
 
 
 def _texts(values: object) -> tuple[str, ...]:

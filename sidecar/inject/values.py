@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from sidecar.core.quantities import parse_percent
+from sidecar.options import check_variable
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _IMAGE = re.compile(r"[!-~]+", re.ASCII)
@@ -64,11 +65,15 @@ def environment(text: str) -> tuple[tuple[str, str], ...]:
 
 
 def variable(text: str) -> tuple[str, str]:
-    """One variable as ``NAME=VALUE``; a wrong one isn't quoted back beyond its name, as it may be a secret."""
+    """One variable as ``NAME=VALUE``, with a value that the sidecar starts with.
+
+    Text without a name isn't quoted back, as it may be a secret.
+    """
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not _NAME.fullmatch(name):
         raise ValueError("a variable is written NAME=VALUE (the text given is not shown, it may be a secret)")
     if name in OWN_FLAGS:
         raise ValueError(f"{name} has an option of its own: use {OWN_FLAGS[name]}")
+    check_variable(name, value)
     return name, value

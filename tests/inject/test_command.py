@@ -251,8 +251,12 @@ def test_other_encodings_are_one_clear_line(data: bytes, remedy: str) -> None:
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    """A directory, and a name that isn't there."""
-    for path, remedy in ((tmp_path, "*.yaml"), (tmp_path / "none.yaml", "No such file")):
+    """A directory, one for kustomize, and a name that isn't there."""
+    overlay = tmp_path / "overlay"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").touch()
+    remedies = {tmp_path: "*.yaml", overlay: "kubectl kustomize", tmp_path / "none.yaml": "No such file"}
+    for path, remedy in remedies.items():
         done = run(path)
         assert done.returncode == 1
         (said,) = done.stderr.splitlines()
@@ -273,6 +277,9 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (("--bucket", "s3://x", "-"), "without s3://"),
         (("--env", "SECRET", "-"), "NAME=VALUE"),
         (("--env", "BUCKET=x", "-"), "use bucket"),
+        (("--env", "WATCH_TIME=5", "-"), "WATCH_TIME: '5' has no unit"),
+        (("--env", "PROFILES=goroutine", "-"), "must include heap"),
+        (("--env", "GUARD=on", "-"), "'auto'"),
         (("--run-as-user", "root", "-"), "2147483647"),
     ],
 )

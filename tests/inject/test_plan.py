@@ -129,6 +129,9 @@ def test_a_guaranteed_pod_hears_that_it_was(resources: Pod, *, warns: bool) -> N
         ({"value": "2GiB"}, "protects from nothing"),
         ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}, "protects from nothing"),
         ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}, "as bytes"),
+        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "0"}}}, "protects from nothing"),
+        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": 1}}}, "protects from nothing"),
+        ({"valueFrom": {"resourceFieldRef": {"resource": "requests.memory", "divisor": "0"}}}, None),
         ({"value": "400MiB"}, None),
         ({"value": "$(SIZE)"}, None),
         ({"valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}, None),
@@ -160,11 +163,12 @@ def test_another_user_than_the_app_is_warned_of() -> None:
     assert any("1000:1000" in each for each in plan.warnings)
 
 
-def test_a_limit_without_its_unit_gets_no_gomemlimit() -> None:
-    """512 for 512Mi: a GOMEMLIMIT of 460 bytes would only hide the mistake."""
-    before = pod({"name": "app", "image": "i:1", "resources": {"limits": {"memory": 512}}})
+@pytest.mark.parametrize("limit", [512, "1e30"])
+def test_a_limit_with_a_wrong_unit_gets_no_gomemlimit(limit: object) -> None:
+    """512 for 512Mi: a GOMEMLIMIT of 460 bytes would only hide the mistake. And one beyond 64 bits Go can't read."""
+    before = pod({"name": "app", "image": "i:1", "resources": {"limits": {"memory": limit}}})
     plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    assert any("is a unit missing" in each for each in plan.warnings)
+    assert any(f"a memory limit of {limit} " in each for each in plan.warnings)
     assert "GOMEMLIMIT" not in str(plan.operations)
 
 
@@ -187,7 +191,7 @@ def test_the_sidecar_knows_its_pod_and_its_store() -> None:
         "POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
         "POD_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
         "NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}},
-        "MEMORY_LIMIT": {"resourceFieldRef": {"containerName": "app", "resource": "limits.memory"}},
+        "MEMORY_LIMIT": {"resourceFieldRef": {"containerName": "app", "divisor": "1", "resource": "limits.memory"}},
     }
 
 
@@ -201,6 +205,67 @@ def test_the_sidecar_knows_its_pod_and_its_store() -> None:
 def test_a_limit_is_told_only_where_it_is_everybody_s(containers: list[Pod]) -> None:
     """MEMORY_LIMIT holds for every container without a limit, so another's would make false alarms."""
     assert "MEMORY_LIMIT" not in environment(sidecar_of(injected(pod(*containers))))
+
+
+def test_beside_another_native_sidecar_no_limit_is_told() -> None:
+    """It runs as long as the app and may have no limit; an init container that ends is in nobody's way."""
+    cache = {"name": "cache", "image": "cache:1"}
+    told = [
+        environment(sidecar_of(injected(pod(initContainers=[cache | more])))).get("MEMORY_LIMIT")
+        for more in ({"restartPolicy": "Always"}, {})
+    ]
+    assert told[0] is None
+    assert told[1] is not None
+
+
+def test_volumes_are_larger_than_what_they_may_hold() -> None:
+    """Above its size limit the kubelet evicts the pod, so that grows with SPOOL_SIZE and DUMP_DIR_SIZE."""
+    options = Options(env=(("SPOOL_SIZE", "1Gi"), ("DUMP_DIR_SIZE", "100M")))
+    sizes = {each["name"]: each["emptyDir"]["sizeLimit"] for each in injected(pod(), options)["spec"]["volumes"]}
+    assert sizes == {"oom-heap-dumper-spool": "1280Mi", "oom-heap-dumper-dumps": "120Mi"}
+    options = Options(env=(("SPOOL_SIZE", "$(SIZE)"),), bucket="my-dumps")
+    (volume,) = injected(pod(), options)["spec"]["volumes"]
+    assert volume["emptyDir"]["sizeLimit"] == "320Mi"
+
+
+@pytest.mark.parametrize(
+    ("fields", "warning"),
+    [
+        ({"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "kill -QUIT 1; sleep 5"]}}}}, "preStop"),
+        ({"livenessProbe": {"exec": {"command": ["test", "-d", "/proc/1/fd"]}}}, "livenessProbe"),
+        ({"command": ["sh", "-c"], "args": ["app & kill -s HUP 1"]}, "command"),
+        ({"command": ["/sbin/init"]}, "/sbin/init"),
+        ({"args": ["/usr/lib/systemd/systemd"]}, "systemd"),
+        ({"command": ["/app", "init"], "args": ["--kill", "10", "--keep=1"]}, None),
+        ({"command": ["sh", "-c", "kill 17 && echo 1; ls /proc/11"]}, None),
+    ],
+)
+def test_what_counts_on_being_pid_1_is_warned_of(fields: Pod, warning: str | None) -> None:
+    """With PID sharing the pause process is PID 1; that it is shared is said in any case, unless it was."""
+    container = {"name": "app", "image": "i:1", "resources": {"limits": {"memory": "512Mi"}}, **fields}
+    before = pod(container, securityContext={"runAsUser": 1000, "runAsGroup": 1000})
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    assert any("no longer PID 1" in each for each in plan.notes)
+    assert len(plan.warnings) == bool(warning)
+    assert warning is None or warning in plan.warnings[0]
+    before["spec"]["shareProcessNamespace"] = True
+    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
+    assert "PID" not in f"{plan.notes}{plan.warnings}"
+
+
+def test_a_gomemlimit_that_somebody_tuned_is_theirs() -> None:
+    """Injecting again and uninject leave it, and say so; one that is as it was set follows the limit."""
+    tuned = injected(pod())
+    tuned["spec"]["containers"][0]["env"][0]["value"] = "400MiB"
+    assert environment(injected(tuned)["spec"]["containers"][0]) == {"GOMEMLIMIT": "400MiB"}
+    removal = plan_removal(tuned, at="")
+    assert any("changed since, from 460MiB" in each for each in removal.notes)
+    clean = apply(tuned, removal.operations)
+    assert isinstance(clean, dict)
+    assert environment(clean["spec"]["containers"][0]) == {"GOMEMLIMIT": "400MiB"}
+    grown = injected(pod())
+    grown["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Gi"
+    assert environment(injected(grown)["spec"]["containers"][0]) == {"GOMEMLIMIT": "921MiB"}
 
 
 def test_without_a_bucket_the_dumps_have_a_volume() -> None:
@@ -369,7 +434,9 @@ def test_what_was_not_injected_is_not_removed() -> None:
     assert plan.refusal is not None
 
 
-@pytest.mark.parametrize("state", ["", "{}", "[]", '{"version":"1","created":3}', "not json"])
+@pytest.mark.parametrize(
+    "state", ["", "{}", "[]", '{"version":"1","created":3}', '{"version":"1","gomemlimit":["app"]}', "not json"]
+)
 def test_a_state_that_nobody_wrote_is_an_error(state: str) -> None:
     """Guessing what to take back could take too much."""
     broken = pod()

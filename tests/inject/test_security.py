@@ -101,6 +101,33 @@ def test_different_users_of_a_restricted_pod_do_not_get_root() -> None:
     assert "in part" in choice.warnings[0]
 
 
+def test_the_proxy_of_a_mesh_is_not_the_app() -> None:
+    """Its user is its own, and its limit may be the larger one."""
+    described = pod({"runAsUser": 1000, "runAsGroup": 1000}, {"runAsUser": 1337, "runAsGroup": 1337})
+    described["spec"]["containers"][1]["name"] = "istio-proxy"
+    choice = choose_security(described, Options())
+    assert (choice.context["runAsUser"], choice.context["runAsGroup"]) == (1000, 1000)
+    assert choice.context["capabilities"] == {"drop": ["ALL"]}
+    assert not choice.warnings
+
+
+def test_of_several_users_the_default_container_s_is_chosen() -> None:
+    """The annotation that kubectl reads says which container is meant; without it the largest limit does."""
+    described = pod({**RESTRICTED, "runAsUser": 1}, {**RESTRICTED, "runAsUser": 2})
+    assert chosen(described)["runAsUser"] == 2
+    described["metadata"] = {"annotations": {"kubectl.kubernetes.io/default-container": "c0"}}
+    assert chosen(described)["runAsUser"] == 1
+
+
+def test_a_group_that_one_container_tells_is_no_reason_for_root() -> None:
+    """The user is one and the same: the sidecar runs as that, and who is seen in part is said."""
+    choice = choose_security(pod({"runAsUser": 1000, "runAsGroup": 1000}, {"runAsUser": 1000}), Options())
+    assert (choice.context["runAsUser"], choice.context["runAsGroup"]) == (1000, 1000)
+    (warning,) = choice.warnings
+    assert "c1" in warning
+    assert "c0" not in warning
+
+
 def test_who_is_told_a_user_asks_nobody() -> None:
     """--run-as-user wins, and the group is taken to be of the same number unless told."""
     assert chosen(pod({"runAsUser": 1}), run_as_user=5)["runAsGroup"] == 5
