@@ -15,7 +15,7 @@ from sidecar.core.model import Container, Process, Sample
 from sidecar.core.outcome import Ending, Outcome
 from sidecar.core.quantities import format_bytes
 from sidecar.core.roll_call import Resident
-from sidecar.errors import OomHeapDumperError
+from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
@@ -78,29 +78,38 @@ class Endings:
         self._workers.run(lambda: self._record(end))
 
     def _record(self, end: End) -> None:
-        end.life.idle.wait(_DUMP_WAIT_S)  # a dump may be on its last yards
+        """All snapshots are safe before anything is made of them: that takes seconds, and we may be ended meanwhile."""
+        problems = []
+        if not end.life.idle.wait(_DUMP_WAIT_S):  # a dump may be on its last yards
+            problems.append("a dump was being taken and didn't come to an end")
         lives_on = end.outcome.ending is Ending.PROCESS_OOM_KILLED
         in_hand = self._last_moments.take(
             end.life, end.at_s, lambda process: not lives_on or not self._is_alive(process), all_of_it=not lives_on
         )
-        problems = []
+        dumps: list[tuple[InHand, Dump]] = []
         try:
-            for one in in_hand:
-                if end.stores_last:
-                    try:
-                        self._store(end, one)
-                    except OomHeapDumperError as error:
-                        problems.append(str(error))
+            for one in in_hand if end.stores_last else ():
+                try:
+                    dumps.append((one, self._keep(end, one)))
+                except OomHeapDumperError as error:
+                    problems.append(str(error))
+                except Exception as error:  # noqa: BLE001 -- it must not cost the others
+                    problems.append(f"{type(error).__name__}: {error}")
+                    logs.fault("last-moment-crashed", "what was in hand can't be kept")
+            is_told = self._tries_outcome(end, problems)
+            self._wake_uploads()
+            for one, dump in reversed(dumps):  # the newest tells most
+                self._finish(one, dump)
+                self._wake_uploads()
+            if not is_told:
+                self._write_outcome(end, problems, PATIENCE_S)
         finally:
             for one in in_hand:
                 one.let_go()
-            try:
-                self._write_outcome(end, problems)
-            finally:
-                self._wake_uploads()
+            self._wake_uploads()
 
-    def _store(self, end: End, one: InHand) -> None:
-        """The dump of the last moment. It is safe before it is made readable."""
+    def _keep(self, end: End, one: InHand) -> Dump:
+        """The dump of the last moment, safe but not readable yet."""
         dump = Dump(
             spool=self._spool,
             place=self._place,
@@ -118,16 +127,32 @@ class Endings:
         dump.adopt_snapshot(one.path, one.samples)
         end.life.last_dump = dump.dump_id
         _report(end, one, dump.key)
-        try:
-            baseline = self._baselines.of(one.process)
-            if baseline is not None:
-                dump.add_baseline(baseline)
-            dump.draft()
-            dump.encode_snapshot(self._encoder, one.executable)
-        finally:
-            dump.finish()
+        baseline = self._baselines.of(one.process)
+        if baseline is not None:
+            dump.add_baseline(baseline)
+        dump.draft()
+        return dump
 
-    def _write_outcome(self, end: End, problems: list[str]) -> None:
+    def _finish(self, one: InHand, dump: Dump) -> None:
+        try:
+            try:
+                dump.encode_snapshot(self._encoder, one.executable)
+            finally:
+                dump.finish()
+        except OomHeapDumperError as error:
+            logs.event(logging.WARNING, "capture-error", str(error))
+        except Exception:  # noqa: BLE001 -- it must not cost the others
+            logs.fault("last-moment-crashed", "what was in hand can't be made readable")
+
+    def _tries_outcome(self, end: End, problems: list[str]) -> bool:
+        """Whether it could be written at once; on a full disk it may not."""
+        try:
+            self._write_outcome(end, problems, 0.0)
+        except SpoolError:
+            return False
+        return True
+
+    def _write_outcome(self, end: End, problems: list[str], patience_s: float) -> None:
         life = end.life
         why_no_dump = "; ".join(filter(None, (life.why_no_dump, *problems))) or "no sample was above the threshold"
         dump_id = life.last_dump or end.fallback
@@ -142,7 +167,7 @@ class Endings:
             why_no_dump=None if life.last_dump else why_no_dump,
             gone=end.gone,
         )
-        self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document), patience_s=PATIENCE_S)
+        self._spool.put(dump_id, end.outcome.file_name, manifest.encode(document), patience_s=patience_s)
 
 
 def _report(end: End, one: InHand, key: str) -> None:

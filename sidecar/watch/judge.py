@@ -16,6 +16,7 @@ from sidecar.watch.target import Target
 
 _HOUR_S = 3600.0
 _NO_GO = "none of its processes is a Go program"
+_TOO_YOUNG = "it had just begun, and what it runs hadn't been looked at yet"
 
 
 class Judge:
@@ -37,13 +38,8 @@ class Judge:
         """Judge the sample that a target took in last; ``freely`` if there is CPU time for snapshots."""
         container, endpoints = target.surveyed.container, self._scout.endpoints
         has_heap = self._has_heap(container)
-        if not has_heap and not endpoints.was_looked_at(container):
-            return  # nobody can be asked yet
-        if not has_heap and endpoints.is_without_go(container):
-            target.life.why_no_dump = _NO_GO
+        if not self._is_known(target, has_heap=has_heap):
             return  # how it ends is told all the same
-        if target.life.why_no_dump == _NO_GO and self.can_be_dumped(container):
-            target.life.why_no_dump = None  # a script has become the program by exec
         if target.awaits_endpoint and (has_heap or endpoints.of(container)):
             target.found_endpoint()
         verdict = target.judge(self._policy, self._interval_s, last_is_kept=bool(target.life.in_hand))
@@ -55,10 +51,11 @@ class Judge:
             self._keep_in_hand(target, braked=braked, freely=freely)
         elif braked and not target.state.capturing:
             target.life.let_killer_go(time.monotonic())  # there is nothing more to save
-        if verdict.hold is Hold.HOURLY_CAP and self._admit_hold(target):
-            target.warn(
-                "held-back", f"above its threshold, but {self._policy.max_per_hour} dumps were taken in this hour"
-            )
+        if verdict.hold is Hold.HOURLY_CAP:
+            reason = f"above its threshold, but {self._policy.max_per_hour} dumps were taken in this hour"
+            target.life.why_no_dump = reason
+            if self._admit_hold(target):
+                target.warn("held-back", reason)
         if verdict.incident_ended and target.killed_at_s is None:  # the dead need no memory
             logs.event(
                 logging.INFO,
@@ -67,6 +64,19 @@ class Judge:
                 "armed again",
                 **target.log_fields(),
             )
+
+    def _is_known(self, target: Target, *, has_heap: bool) -> bool:
+        """Whether anybody could be dumped, as far as is known by now; why not is noted for the end."""
+        container, life = target.surveyed.container, target.life
+        if not has_heap and not self._scout.endpoints.was_looked_at(container):
+            life.why_no_dump = _TOO_YOUNG
+            return False
+        if not has_heap and self._scout.endpoints.is_without_go(container):
+            life.why_no_dump = _NO_GO
+            return False
+        if life.why_no_dump == _TOO_YOUNG or (life.why_no_dump == _NO_GO and self.can_be_dumped(container)):
+            life.why_no_dump = None  # it was looked at, or a script has become the program by exec
+        return True
 
     def forget(self, container: Container) -> None:
         """It has ended."""

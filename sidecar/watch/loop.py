@@ -149,7 +149,7 @@ class Loop:
             return False
         for target in self._targets.values():
             if target.surveyed.source.events_fd in events_fds:
-                target.looks.full_due_s = 0.0
+                target.looks.full_due_s = time.monotonic()
         return True
 
     def _guarded(self, target: Target, act: Callable[[Target], None]) -> bool:

@@ -38,11 +38,13 @@ _KEEPING = KeepingPolicy()
 class Looks:
     """When a target is looked at next, and what the last look saw. Times are monotonic seconds.
 
-    Between two full samples only the usage is read, from ``alert_bytes`` on a full sample follows at once.
+    Between two full samples only the usage is read, each ``interval_s``; from ``alert_bytes`` on a full sample follows
+    at once.
     """
 
     full_due_s: float = 0.0
     due_s: float = 0.0
+    interval_s: float = 0.0
     at_s: float = 0.0
     usage_bytes: int = 0
     alert_bytes: int = 0
@@ -98,12 +100,14 @@ class Target:
             return
         at_s, reading = self.last.at_s, self.last.reading
         # One that came early counts as well, so that many of those don't put the next one off.
-        looks.full_due_s = max(min(looks.full_due_s, at_s) + interval_s, at_s)
+        due_s = min(looks.full_due_s, at_s) + interval_s
+        looks.full_due_s = due_s if due_s > at_s else at_s + interval_s
         looks.due_s = looks.full_due_s
         limit = reading.limit_bytes
         if limit and closely:
             value = self.last.metric_bytes(policy.metric)
-            looks.due_s = at_s + pace.look_interval_s(limit - value, interval_s)
+            looks.interval_s = pace.look_interval_s(limit - value, interval_s)
+            looks.due_s = at_s + looks.interval_s
             threshold = trigger.threshold_bytes(policy, limit)
             looks.alert_bytes = pace.alert_bytes(reading.usage_bytes, value, threshold, limit)
 
@@ -111,7 +115,7 @@ class Target:
         """Take in what a quick look saw; whether a full sample must follow."""
         if usage_bytes >= self.looks.alert_bytes:
             return True
-        self.looks.due_s = now_s + (self.looks.due_s - self.looks.at_s)
+        self.looks.due_s = now_s + self.looks.interval_s
         self.looks.at_s, self.looks.usage_bytes = now_s, usage_bytes
         return False
 
@@ -258,6 +262,8 @@ class Target:
         if self.last is None or not self.last.reading.limit_bytes:
             return 0.0
         rows = self.history.rows(self.last.at_s, _SLOPE_WINDOW_S)
+        if len(rows) < 2:
+            rows = self.history.rows(self.last.at_s)[-2:]  # with a long interval no two are in the window
         if len(rows) < 2:
             return 0.0
         (first_s, first_usage, first_working_set, _), (last_s, last_usage, last_working_set, _) = rows[0], rows[-1]

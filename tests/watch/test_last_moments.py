@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +18,8 @@ from sidecar.core.model import Container, GoProgram, Identity, Process, Reading,
 from sidecar.core.outcome import Ending, Outcome
 from sidecar.core.output import Output
 from sidecar.core.trigger import Reason, TriggerPolicy
-from sidecar.errors import TargetGoneError
-from sidecar.heap_encoder import HeapEncoder
+from sidecar.errors import OomHeapDumperError, TargetGoneError
+from sidecar.heap_encoder import EncodedHeap, HeapEncoder
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
@@ -93,6 +94,15 @@ class Ground:
 
     def end(self, end_s: float) -> dict[str, Any]:
         """Have the kill recorded; the manifest of the dump that it leaves."""
+        self.record(end_s)
+        wait_until("its end is recorded", lambda: self.workers.is_idle)
+        (path,) = (self.spool.directory / "queue").rglob("manifest.json")
+        document = json.loads(path.read_text())
+        assert isinstance(document, dict)
+        return document
+
+    def record(self, end_s: float, encoder: HeapEncoder | None = None) -> None:
+        """Have the kill recorded beside us."""
         identity = Identity(cluster=None, namespace="prod", pod="api-0", node=None, image=None)
         endings = Endings(
             spool=self.spool,
@@ -100,7 +110,7 @@ class Ground:
             workers=self.workers,
             baselines=Baselines(POLICY, self.spool, self.workers),
             last_moments=self.moments,
-            encoder=HeapEncoder(),
+            encoder=encoder or HeapEncoder(),
             is_alive=lambda _: False,
             wake_uploads=lambda: None,
         )
@@ -128,11 +138,6 @@ class Ground:
                 fallback=dump_id,
             )
         )
-        wait_until("its end is recorded", lambda: self.workers.is_idle)
-        (path,) = (self.spool.directory / "queue").rglob("manifest.json")
-        document = json.loads(path.read_text())
-        assert isinstance(document, dict)
-        return document
 
     def files(self) -> list[bytes]:
         """The content of what lies in the spool's scratch folder."""
@@ -242,6 +247,67 @@ def test_many_that_come_and_go_leave_the_newest_in_hand(ground: Ground) -> None:
     taken = ground.take(3.0)
     assert [one.process.pid for one in taken] == list(range(100 - MAX_PROCESSES, 100))
     assert len(ground.files()) == MAX_PROCESSES
+
+
+class Stuck(HeapEncoder):
+    """Makes nothing until it may."""
+
+    def __init__(self) -> None:
+        self.began, self.may = threading.Event(), threading.Event()
+
+    def encode(self, raw: Path, executable: int, out: Path) -> EncodedHeap:
+        """Wait, then fail."""
+        self.began.set()
+        self.may.wait(DEADLINE_S)
+        raise OomHeapDumperError(f"nothing was made of {raw.name}, {executable} or {out.name}")
+
+
+def test_all_that_is_in_hand_is_safe_before_profiles_are_made_of_it(ground: Ground) -> None:
+    """Making the first takes its time: by then each snapshot is a dump of its own, and the outcome is written."""
+    ground.heaps = [Heap(replace(PROCESS, pid=pid)) for pid in range(42, 46)]
+    ground.keep(1.0)
+    stuck = Stuck()
+    ground.record(3.0, stuck)
+    assert stuck.began.wait(DEADLINE_S)
+    queue = ground.spool.directory / "queue"
+    try:
+        assert len(list(queue.rglob(".heap-newest.raw"))) == len(list(queue.rglob(".manifest.json"))) == 4
+        assert len(list(queue.rglob("outcome-oom-killed.json"))) == 1
+        assert ground.files() == []
+    finally:
+        stuck.may.set()
+    wait_until("its end is recorded", lambda: ground.workers.is_idle)
+    assert len(list(queue.rglob("manifest.json"))) == len(list(queue.rglob("heap-newest.raw"))) == 4
+
+
+class Broken:
+    """A path for which nobody has foreseen what happens."""
+
+    name = "broken"
+
+    def open(self, _: str) -> None:
+        """As `Path.open`."""
+        raise ValueError("unforeseen")
+
+    def unlink(self) -> None:
+        """As `Path.unlink`."""
+
+
+def test_a_snapshot_that_cant_be_kept_costs_no_other(ground: Ground) -> None:
+    """Whatever is wrong with it, the others become dumps and the outcome is written."""
+    ground.heaps = [Heap(replace(PROCESS, pid=pid)) for pid in (42, 43, 44)]
+    ground.keep(1.0)
+    first, second = list(ground.life.in_hand.values())[:2]
+    first.path.unlink()
+    ground.life.in_hand[second.process] = replace(second, path=cast("Path", Broken()))
+    stuck = Stuck()
+    stuck.may.set()
+    ground.record(3.0, stuck)
+    wait_until("its end is recorded", lambda: ground.workers.is_idle)
+    queue = ground.spool.directory / "queue"
+    (kept,) = queue.rglob("heap-newest.raw")
+    assert "pid44" in kept.parent.name
+    assert len(list(queue.rglob("outcome-oom-killed.json"))) == 1
 
 
 def test_the_dump_of_a_last_moment_tells_what_was_known_of_the_program(ground: Ground) -> None:

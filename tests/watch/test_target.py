@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sidecar.core.model import Container, Process, Reading, Sample
 from sidecar.core.trigger import Reason, TriggerPolicy
 from sidecar.kernel.cgroup import MemorySource
+from sidecar.watch.loop import Loop
 from sidecar.watch.scout import Surveyed
 from sidecar.watch.target import Target
 
@@ -22,6 +24,10 @@ class Source:
     """All that is asked of it here."""
 
     description = "cgroup v2"
+
+    def read_usage_bytes(self) -> int:
+        """As little as ever."""
+        return 0
 
 
 def new_target() -> Target:
@@ -53,7 +59,14 @@ def test_a_late_sample_is_not_made_up_for() -> None:
     target = new_target()
     observe(target, 10.0, 0.1)
     observe(target, 11.0, 0.1)
-    assert 11.0 <= target.looks.full_due_s <= 11.1
+    assert target.looks.full_due_s == pytest.approx(11.1)
+
+
+def test_the_first_sample_is_followed_after_the_interval() -> None:
+    """As any other: nothing is late at the start."""
+    target = new_target()
+    observe(target, 10.0, 0.1)
+    assert target.looks.full_due_s == pytest.approx(10.1)
 
 
 def test_a_sample_that_failed_is_not_tried_again_at_once() -> None:
@@ -74,6 +87,30 @@ def test_a_quick_look_asks_for_a_sample_only_when_something_rose() -> None:
     assert not target.look(int(LIMIT * 0.52), 10.02)
     assert target.looks.due_s > before_s
     assert target.look(int(LIMIT * 0.56), 10.04)
+
+
+def test_close_looks_go_on_until_the_next_full_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is followed by another one after the same pause, while nothing rises."""
+    target, clock = new_target(), [10.0]
+    monkeypatch.setattr("sidecar.watch.loop.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    observe(target, 10.0, 0.6)
+    pause_s, at_s = target.looks.due_s - 10.0, []
+    while target.looks.due_s < target.looks.full_due_s:
+        clock[0] = target.looks.due_s
+        at_s.append(clock[0])
+        Loop._look(cast("Loop", None), target)
+    assert pause_s < 0.025
+    assert at_s == pytest.approx([10.0 + pause_s * look for look in range(1, len(at_s) + 1)])
+    assert len(at_s) >= 3
+
+
+@pytest.mark.parametrize("interval_s", [0.1, 0.5, 5.0])
+def test_a_rise_before_the_end_is_seen_at_any_interval(interval_s: float) -> None:
+    """Below the threshold only the rise tells that the end may have been a kill, so what is in hand is stored."""
+    target = new_target()
+    for step, share in enumerate((0.1, 0.3, 0.5, 0.7)):
+        observe(target, 10 + step * interval_s, share)
+    assert target._ratio_per_s(POLICY) == pytest.approx(0.2 / interval_s)
 
 
 def test_without_cpu_time_to_spare_the_interval_is_what_was_asked_for() -> None:
