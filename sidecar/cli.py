@@ -5,13 +5,21 @@ Subcommands are imported when they are called, so that the resident ``watch`` ca
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import os
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from sidecar import __version__
 from sidecar.errors import OomHeapDumperError, StoreError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _COMMANDS = {
     "watch": ("sidecar.commands.watch", "Watch the pod's containers and dump before the OOM killer comes."),
@@ -57,15 +65,64 @@ def root() -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(_run(sys.argv[1:]))
+    with _told_output():
+        code = _run(sys.argv[1:])
+    sys.exit(code)
+
+
+class _Output(io.RawIOBase):
+    """Standard output, whose failures end a command as an error of ours, whoever writes; a gone reader's stay.
+
+    One that was closed before we began has no ``descriptor``; to write nothing to it is no error.
+    """
+
+    def __init__(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        return super().fileno() if self._descriptor is None else self._descriptor
+
+    def isatty(self) -> bool:
+        return self._descriptor is not None and os.isatty(self._descriptor)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if self._descriptor is None:
+            raise OomHeapDumperError("standard output is closed: open it, or send it to a file or a pipe")
+        try:
+            return os.write(self._descriptor, data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OomHeapDumperError(
+                f"standard output: {error.strerror}: make room there, or send it to another place"
+            ) from None
+
+
+@contextlib.contextmanager
+def _told_output() -> Iterator[None]:
+    """Let what is written to standard output go through the above."""
+    before = sys.stdout
+    raw = _Output(None if before is None else before.fileno())
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding="utf-8" if before is None else before.encoding,
+        errors="replace" if before is None else before.errors,
+        line_buffering=raw.isatty(),
+    )
+    try:
+        yield
+    finally:
+        sys.stdout = before  # else Python tries again at exit what couldn't be written, and complains
 
 
 def _run(arguments: list[str]) -> int:
     try:
-        outcome = root.main(arguments, prog_name="oom-heap-dumper", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message())
-        return 2
+        code = _call(arguments)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except OomHeapDumperError as error:
@@ -74,11 +131,25 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 130
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
+        if sys.stderr is not None:
+            sys.stderr.close()  # the reader of our output has gone; Python would complain at exit
         return 141
+    return code
+
+
+def _call(arguments: list[str]) -> int:
+    try:
+        outcome = root.main(arguments, prog_name="oom-heap-dumper", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return 2
     return outcome if isinstance(outcome, int) else 0
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"oom-heap-dumper: {' '.join(message.split())}", err=True)
+    try:
+        click.echo(f"oom-heap-dumper: {' '.join(message.split())}", err=True)
+    except OSError:  # it may go to the same full disk as standard output: then the exit code says it all
+        with contextlib.suppress(OSError):
+            sys.stderr.close()
     return code

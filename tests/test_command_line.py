@@ -42,7 +42,10 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("COOLDOWN", "0s", "longer than 0"),
         ("BUCKET", "s3://dumps/x", "without s3://"),
         ("BUCKET", "Bad_Name", "not a bucket name"),
-        ("MEMORY_LIMIT", "lots", "256Mi"),
+        ("MEMORY_LIMIT", "lots", "512Mi"),
+        ("MEMORY_LIMIT", "-1Gi", "512Mi"),
+        ("MEMORY_LIMIT", "0", "more than 0 bytes"),
+        ("MEMORY_LIMIT", "0m", "more than 0 bytes"),
         ("PPROF_PORTS", "8080,http", "1 to 65535"),
         ("PPROF_PORTS", "70000", "1 to 65535"),
         ("PPROF_PATH", "debug/pprof", "begins with /"),
@@ -73,6 +76,14 @@ def test_a_bad_setting_stops_the_start(variable: str, value: str, remedy: str, t
     assert len(done.stderr.splitlines()) == 1
     assert variable in done.stderr
     assert remedy in done.stderr
+
+
+@pytest.mark.parametrize("size", ["1e9", ".5Gi", "129e6", "1500000000m", "+1Gi"])
+def test_sizes_are_written_as_in_kubernetes(size: str, tmp_path: Path) -> None:
+    """What a pod's limit may be, a setting may be, too: the start goes on to what it finds in its surroundings."""
+    done = run("watch", SPOOL_DIR=str(tmp_path), DUMP_DIR="/proc/nowhere", MEMORY_LIMIT=size, DUMP_DIR_SIZE=size)
+    assert done.returncode == 3
+    assert "DUMP_DIR" in done.stderr
 
 
 def test_a_brake_below_the_threshold_is_refused(tmp_path: Path) -> None:
@@ -134,6 +145,115 @@ def test_health_without_a_watch(tmp_path: Path) -> None:
     done = run("health", SPOOL_DIR=str(tmp_path))
     assert done.returncode == 1
     assert str(tmp_path) in done.stderr
+
+
+DUMP = "prod/api-0/20261120T225012.123Z_app_pid42_k3x9-1"
+
+
+@pytest.fixture
+def dumps(tmp_path: Path) -> Path:
+    """A directory with a dump and with so many notes that their list fits into no buffer."""
+    for name in [DUMP, *(f"{DUMP[:-1]}{number}" for number in range(2, 200))]:
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "heap-8080.pb.gz").write_bytes(b"x")
+    return tmp_path
+
+
+def redirected(redirection: str, *arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the real command line with a shell's redirection."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", sys.executable, "-m", "sidecar", *arguments],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), **environment},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+SPEAKING = [
+    (),
+    ("--help",),
+    ("--version",),
+    ("watch", "--help"),
+    ("list",),
+    ("list", "-o", "json"),
+    ("get", DUMP),
+    ("check", "--skip-store"),
+]
+
+
+@pytest.mark.parametrize("arguments", SPEAKING)
+@pytest.mark.parametrize(
+    ("redirection", "said"),
+    [(">/dev/full", "No space left"), (">&-", "is closed"), ("1</dev/null", "Bad file descriptor")],
+)
+def test_output_that_goes_nowhere_is_one_clear_line(
+    arguments: tuple[str, ...], redirection: str, said: str, dumps: Path
+) -> None:
+    """A full disk, no standard output at all, one that can't be written: exit code 1 and no trace."""
+    done = redirected(redirection, *arguments, cwd=dumps, DUMP_DIR=str(dumps), SPOOL_DIR=str(dumps))
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(DUMP.rpartition("/")[2] + " is in ")]
+    lines = [line for line in lines if not line.startswith("Warning: not checked")]
+    assert done.returncode == 1
+    assert len(lines) == 1
+    assert "standard output" in lines[0]
+    assert said in lines[0]
+
+
+def test_what_is_only_in_a_buffer_at_the_end_counts() -> None:
+    """A command that prints without flushing has failed, too, where the disk is full."""
+    code = (
+        "import sys, click; from sidecar import cli;"
+        "cli.root.get_command = lambda *_: click.Command('x', callback=lambda: print('x'));"
+        "sys.argv = ['x', 'x'];"
+        "cli.main()"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=PROJECT, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "No space left" in done.stderr
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full 2>&1", ">&- 2>&-", ">/dev/full 2>&-"])
+@pytest.mark.parametrize("arguments", [("--help",), ("list",)])
+def test_the_exit_code_tells_where_no_line_can(arguments: tuple[str, ...], redirection: str, dumps: Path) -> None:
+    """Both outputs on a full disk, or none: still 1, and not what Python makes of it at its end."""
+    done = redirected(redirection, *arguments, cwd=dumps, DUMP_DIR=str(dumps))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+def test_a_command_with_nothing_to_say_needs_no_output(tmp_path: Path) -> None:
+    """An empty list goes to nobody."""
+    for redirection in (">/dev/full", ">&-"):
+        done = redirected(redirection, "list", cwd=tmp_path, DUMP_DIR=str(tmp_path))
+        assert (done.returncode, len(done.stderr.splitlines())) == (0, 1)
+
+
+@pytest.mark.parametrize("arguments", SPEAKING)
+def test_a_reader_that_has_gone_is_told_nothing(arguments: tuple[str, ...], dumps: Path) -> None:
+    """As in ``list | head -1``: no line, no trace, but no success either."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "sidecar", *arguments],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(PROJECT), "DUMP_DIR": str(dumps)},
+            cwd=dumps,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode in (1, 141)
+    assert "standard output" not in done.stderr
+    assert "Error" not in done.stderr
 
 
 def options() -> dict[str, click.Option]:

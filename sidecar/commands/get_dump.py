@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from sidecar.commands.list_dumps import load_dumps, selection_options
+from sidecar.commands.list_dumps import hint_at_prefix, load_dumps, open_for_reading, selection_options
 from sidecar.core.keys import MANIFEST_NAME, join_key, parse_dump_id
 from sidecar.core.listing import Dump, DumpFilter, find_dumps
 from sidecar.core.manifest import pprof_commands
@@ -20,7 +20,7 @@ from sidecar.core.verdict import line_of
 from sidecar.download import Progress, fetch
 from sidecar.errors import NotFoundError
 from sidecar.options import store_options
-from sidecar.stores import Store, StoreSettings, open_store
+from sidecar.stores import Store, StoreSettings, location
 
 _SCHEME = "s3://"
 _LONGEST_VERDICT = 2000  # characters; those of our own are below a third of it, but anybody may have written this one
@@ -58,9 +58,8 @@ def command(
     if key is not None and key.startswith(_SCHEME):
         bucket, _, key = key.removeprefix(_SCHEME).partition("/")
         store_settings = replace(store_settings, bucket=bucket)
-    store = open_store(store_settings)
-    prefix = store_settings.prefix
-    found = _latest(store, prefix, wanted) if key is None else _find(store, prefix, key)
+    store = open_for_reading(store_settings)
+    found = _latest(store, store_settings, wanted) if key is None else _find(store, store_settings, key)
     with _progress(found) as progress:
         downloaded = fetch(store, found, directory, progress)
     verdict = _verdict(downloaded.folder / MANIFEST_NAME)
@@ -73,15 +72,17 @@ def command(
         click.echo(line)
 
 
-def _latest(store: Store, prefix: str, wanted: DumpFilter) -> Dump:
-    for dump in load_dumps(store, prefix, wanted):
+def _latest(store: Store, settings: StoreSettings, wanted: DumpFilter) -> Dump:
+    for dump in load_dumps(store, settings.prefix, wanted):
         if dump.profiles:
             return dump
-    raise NotFoundError(f"no dump in {store.location} matches")
+    hint = hint_at_prefix(store, settings)
+    raise NotFoundError(f"no dump in {printable(location(settings))} matches{hint}")
 
 
-def _find(store: Store, prefix: str, key: str) -> Dump:
+def _find(store: Store, settings: StoreSettings, key: str) -> Dump:
     """The dump of a key, with or without the store's prefix; the key of a file in it is as good."""
+    prefix = settings.prefix
     parts = key.strip("/").split("/")
     if len(parts) > 1 and parse_dump_id(parts[-1]) is None:
         parts.pop()
@@ -93,7 +94,9 @@ def _find(store: Store, prefix: str, key: str) -> Dump:
         folder = "/".join(parts)
         matches = _in_folder(store, folder) or _in_folder(store, join_key(prefix, folder))
     if not matches:
-        raise NotFoundError(f"no dump {printable(key)} in {store.location}: the list command shows what there is")
+        hint = hint_at_prefix(store, settings) if len(parts) <= 3 else ""  # a longer key has its prefix in it
+        remedy = hint or ": the list command shows what there is"
+        raise NotFoundError(f"no dump {printable(key)} in {printable(location(settings))}{remedy}")
     if len(matches) > 1:
         raise NotFoundError(f"{parts[0]} is there {len(matches)} times: give one whole key from the list command")
     return matches[0]
@@ -116,7 +119,7 @@ def _verdict(manifest: Path) -> str | None:
 @contextlib.contextmanager
 def _progress(dump: Dump) -> Iterator[Progress]:
     """A bar on the terminal; nothing where stderr goes elsewhere."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
     with click.progressbar(length=dump.size_bytes, label=dump.name, file=sys.stderr) as bar:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 
 import click
 
 from sidecar.core.keys import join_key
-from sidecar.core.listing import Dump, DumpFilter, find_dumps, parse_since
+from sidecar.core.listing import Dump, DumpFilter, find_dumps, find_prefixes, parse_since
 from sidecar.core.printable import printable
 from sidecar.core.quantities import format_bytes
+from sidecar.errors import ConfigError, StoreError
 from sidecar.option_types import Parsed
 from sidecar.options import store_options
-from sidecar.stores import Store, StoreSettings, open_store
+from sidecar.stores import Store, StoreSettings, location, open_store
 
+_MOST_LOOKED_AT = 3000  # objects, for a hint: three pages of S3
+_MOST_PREFIXES = 3
 _HEADER = ("TIME (UTC)", "NAMESPACE", "POD", "CONTAINER", "PID", "INCIDENT", "OUTCOME", "PROFILES", "SIZE", "KEY")
 
 
@@ -31,6 +36,38 @@ def selection_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = click.option(flag, short, metavar="NAME", help=text)(command)
     return command
+
+
+def open_for_reading(settings: StoreSettings) -> Store:
+    """The store of the settings. Raises ConfigError where neither a bucket nor a directory that exists is named."""
+    if not settings.bucket:
+        try:
+            settings.directory.stat()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"no bucket is given, and there is no directory {printable(str(settings.directory))}: set BUCKET or "
+                "--bucket, or for dumps in a directory DUMP_DIR or --dump-dir"
+            ) from None
+        except OSError:
+            pass  # the store says it with a remedy
+    return open_store(settings)
+
+
+def hint_at_prefix(store: Store, settings: StoreSettings) -> str:
+    """What to add to a message about no dumps: where else some lie, if none lies below the prefix; else nothing.
+
+    Looks at few objects. A store that won't show what is beside the prefix is no failure.
+    """
+    prefix = settings.prefix
+    try:
+        own = list(islice(store.list(f"{prefix}/" if prefix else ""), _MOST_LOOKED_AT))
+        if find_dumps(own, prefix):
+            return ""
+        found = find_prefixes(islice(store.list(""), _MOST_LOOKED_AT) if prefix else own)
+    except StoreError:
+        return ""
+    flags = [f"--prefix {shlex.quote(printable(each))}" for each in found[:_MOST_PREFIXES]]
+    return f", but some lie below another prefix: set PREFIX, or add {' or '.join(flags)}" if flags else ""
 
 
 def load_dumps(store: Store, prefix: str, wanted: DumpFilter) -> list[Dump]:
@@ -61,7 +98,7 @@ def command(
     show_all: bool,
 ) -> None:
     """List the dumps in the bucket or directory, newest first; KEY is what `get` takes."""
-    store = open_store(store_settings)
+    store = open_for_reading(store_settings)
     wanted = DumpFilter(namespace=namespace, pod=pod, container=container, since=since)
     found = load_dumps(store, store_settings.prefix, wanted)
     dumps = [dump for dump in found if show_all or dump.matters]
@@ -70,8 +107,9 @@ def command(
     elif dumps:
         click.echo("\n".join(_table(dumps, _width())))
     if not dumps:
-        hidden = f"; {len(found)} ended in an ordinary way, --all shows them" if found else ""
-        click.echo(f"No dumps in {printable(store.location)} match{hidden}.", err=True)
+        hidden = f"; {len(found)} ended in an ordinary way, --all shows them." if found else ""
+        hint = hidden or hint_at_prefix(store, store_settings) or "."
+        click.echo(f"No dumps in {printable(location(store_settings))} match{hint}", err=True)
 
 
 def _document(dump: Dump) -> dict[str, object]:

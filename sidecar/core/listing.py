@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from sidecar.core.keys import OUTCOME_PREFIX, DumpId, join_key, parse_dump_id, safe_name
+from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, DumpId, join_key, parse_dump_id, safe_name
 from sidecar.core.quantities import parse_duration_s
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
@@ -155,6 +155,26 @@ def find_dumps(objects: Iterable[ObjectLike], prefix: str) -> list[Dump]:
         key=lambda dump: (dump.id.at, dump.id.number, dump.key),
         reverse=True,
     )
+
+
+def dump_prefix(key: str) -> str | None:
+    """The prefix that a dump lies below, by the key of its manifest; None for every other key.
+
+    >>> dump_prefix("heap-dumps/prod/api-0/20261120T225012.123Z_app_pid42_k3x9-1/manifest.json")
+    'heap-dumps'
+    """
+    folder, _, file = key.rpartition("/")
+    parts = folder.rsplit("/", 3)
+    prefix = parts[0] if len(parts) == 4 else ""
+    # what --prefix can't say, for it loses the slashes at its ends, is no help
+    if file != MANIFEST_NAME or prefix != prefix.strip("/"):
+        return None
+    return prefix if _dump(folder, [], prefix) is not None else None
+
+
+def find_prefixes(objects: Iterable[ObjectLike]) -> list[str]:
+    """The prefixes below which dumps lie, in the order of the objects. Anybody may have chosen them."""
+    return list(dict.fromkeys(prefix for item in objects if (prefix := dump_prefix(item.key)) is not None))
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -8,9 +8,12 @@ _DURATION_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 _BARE_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
-_BYTE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15}
-_BYTE_UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50}
-_QUANTITY = re.compile(r"(\d+(?:\.\d+)?)([kMGTP]|[KMGTP]i)?", re.ASCII)
+# apimachinery/pkg/api/resource: a signed number with a suffix or an exponent, at most what an int64 holds.
+_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
+_POWERS_OF_TEN = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
+_POWERS_OF_TWO = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
+_MOST_BYTES = 2**63 - 1
+_LONGEST_QUANTITY = 1000  # characters; int() has a limit of its own, and none of its errors is made for people
 
 
 def parse_duration_s(text: str) -> float:
@@ -37,17 +40,54 @@ def parse_duration_s(text: str) -> float:
 
 
 def parse_bytes(text: str) -> int:
-    """Read a Kubernetes resource quantity as bytes.
-
-    >>> parse_bytes("512Mi"), parse_bytes("1G"), parse_bytes("134217728")
-    (536870912, 1000000000, 134217728)
+    """Read a size that a person set, written as `quantity_bytes` has it; blanks around it don't matter.
 
     Raises ValueError with a message made for people.
     """
-    match = _QUANTITY.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a size: write bytes or one like 256Mi or 1Gi")
-    return int(float(match[1]) * _BYTE_UNITS[match[2] or ""])
+    return quantity_bytes(text.strip())
+
+
+def quantity_bytes(value: object) -> int:
+    """A Kubernetes quantity, as text or a number, as bytes; parts of a byte are rounded up, as Kubernetes does.
+
+    As there, what is beyond an int64 is taken for the most that it holds. A sign of less than zero is refused.
+
+    >>> quantity_bytes("512Mi"), quantity_bytes("1.5G"), quantity_bytes("1e9"), quantity_bytes("1500m")
+    (536870912, 1500000000, 1000000000, 2)
+
+    Raises ValueError for what is none.
+    """
+    count, power_of_ten = _digits(value)
+    factor: int = 10 ** abs(power_of_ten)
+    return min(count * factor if power_of_ten >= 0 else -(-count // factor), _MOST_BYTES)
+
+
+def is_same_quantity(one: object, other: object) -> bool:
+    """Whether two quantities, of whatever resource, are the same, however they are written.
+
+    >>> is_same_quantity("1", "1000m"), is_same_quantity("1Gi", 1024**3), is_same_quantity("100m", "0.2")
+    (True, True, False)
+
+    Raises ValueError for what is none.
+    """
+    (count, power_of_ten), (other_count, other_power_of_ten) = _digits(one), _digits(other)
+    factor: int = 10 ** abs(power_of_ten - other_power_of_ten)
+    return count * factor == other_count if power_of_ten > other_power_of_ten else count == other_count * factor
+
+
+def _digits(value: object) -> tuple[int, int]:
+    """A quantity as a whole number and the power of ten that it is to be multiplied by.
+
+    In whole numbers, as the resident process has no use for the modules of fractions.
+    """
+    text = str(value)
+    match = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST_QUANTITY else None
+    if match is None or isinstance(value, bool):
+        raise ValueError(f"must be a size like 512Mi or 1Gi (got {value!r:.60})")
+    number, suffix, exponent = match.groups()
+    whole, _, decimals = number.partition(".")
+    power_of_ten = _POWERS_OF_TEN.get(suffix, int(exponent or 0)) - len(decimals)
+    return int(whole + decimals) << _POWERS_OF_TWO.get(suffix, 0), power_of_ten
 
 
 def parse_percent(text: str) -> float:

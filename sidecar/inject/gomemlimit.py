@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from sidecar.core.quantities import quantity_bytes
 from sidecar.inject.model import PodError
 from sidecar.inject.patch import join, look_up
 from sidecar.inject.pods import listing
@@ -26,12 +27,6 @@ _ROOM_PERCENT = 5.0  # least distance from GOMEMLIMIT to the threshold
 _HIGHEST_CRITICAL_PERCENT = 99.0
 _LEAST_LIMIT_BYTES = 4 << 20
 _HIGHEST_LIMIT_BYTES = 1 << 60  # beyond that Go couldn't read it
-
-# apimachinery/pkg/api/resource: a signed number with a suffix or an exponent.
-_QUANTITY = re.compile(r"\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
-_FACTORS = {"n": Fraction(1, 10**9), "u": Fraction(1, 10**6), "m": Fraction(1, 1000), "k": Fraction(1000)}
-_FACTORS |= {letter: Fraction(1000 ** (power + 2)) for power, letter in enumerate("MGTPE")}
-_FACTORS |= {f"{letter}i": Fraction(1024 ** (power + 1)) for power, letter in enumerate("KMGTPE")}
 
 # runtime/string.go, parseByteCount.
 _GO_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB|TiB)?", re.ASCII)
@@ -55,22 +50,6 @@ class Cure:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     highest_percent: float | None
-
-
-def quantity_bytes(value: object) -> int:
-    """A Kubernetes quantity, as text or a number, as bytes; parts of a byte are rounded up, as Kubernetes does.
-
-    >>> quantity_bytes("512Mi"), quantity_bytes("1.5G"), quantity_bytes("1e9"), quantity_bytes("1500m")
-    (536870912, 1500000000, 1000000000, 2)
-
-    Raises ValueError for what is none.
-    """
-    match = _QUANTITY.fullmatch(str(value))
-    if match is None or isinstance(value, bool):
-        raise ValueError(f"must be a size like 512Mi or 1Gi (got {value!r:.60})")
-    factor = _FACTORS[match[2]] if match[2] else Fraction(10) ** int(match[3] or 0)
-    exact = Fraction(match[1]) * factor
-    return -(-exact.numerator // exact.denominator)
 
 
 def go_size(count_bytes: int) -> str:

@@ -14,23 +14,9 @@ from sidecar.errors import OomHeapDumperError
 
 
 def write_stdout(data: bytes) -> None:
-    """Write all of it at once. Raises OomHeapDumperError where it can't be, and BrokenPipeError for a gone reader."""
-    if not data:
-        return
-    if sys.stdout is None:
-        raise OomHeapDumperError("standard output is closed: open it, or name a file by --output")
-    try:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        # What is left in the buffer would be tried again at exit, with a stack trace.
-        with open(os.devnull, "wb") as nothing:  # noqa: PTH123 -- no path, but a device
-            os.dup2(nothing.fileno(), sys.stdout.fileno())
-        raise OomHeapDumperError(
-            f"standard output: {error.strerror}: make room, or name another file by --output"
-        ) from None
+    """Write all of it at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from sidecar.core.quantities import is_same_quantity
 from sidecar.inject.annotations import is_switched_off, with_annotations
 from sidecar.inject.container import SHORTEST_GRACE_S, VOLUMES, sidecar_container, volume, volume_names
 from sidecar.inject.first_process import first_process_warnings
@@ -220,9 +221,16 @@ def _is_guaranteed(pod: Mapping[str, object]) -> bool:
         limits, requests = (mapping(container, f"/resources/{name}") for name in ("limits", "requests"))
         for resource in ("cpu", "memory"):
             limit = limits.get(resource)
-            if limit is None or str(requests.get(resource, limit)) != str(limit):
+            if limit is None or not _is_equal(requests.get(resource, limit), limit):
                 return False
     return True
+
+
+def _is_equal(one: object, other: object) -> bool:
+    try:
+        return is_same_quantity(one, other)
+    except ValueError:
+        return str(one) == str(other)
 
 
 def _refusal(pod: Mapping[str, object], options: Options) -> str | None:

@@ -300,6 +300,45 @@ def test_a_dump_in_a_bucket_is_fetched_by_any_of_its_names(
     assert sha256((here / NAME / "heap-8080.pb.gz").read_bytes()).digest() == sha256(HEAP).digest()
 
 
+@pytest.mark.parametrize("arguments", [["--latest"], [KEY], [NAME]])
+def test_neither_a_bucket_nor_a_directory_is_a_usage_error(
+    run: Run, here: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Where BUCKET was forgotten, it isn't the dump that is missing."""
+    monkeypatch.delenv("BUCKET", raising=False)
+    ran = run("get", "--dump-dir", here / "absent", *arguments)
+    assert (ran.code, len(ran.err.splitlines())) == (2, 1)
+    assert f"no directory {here / 'absent'}" in ran.err
+    assert "BUCKET" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--latest"], True),
+        (["--latest", "-n", "prod", "-p", "api-0"], True),
+        ([KEY], True),
+        ([NAME], True),
+        ([f"s3://dumps/{KEY}"], True),
+        ([f"team/uk/{KEY}"], False),
+        (["--latest", "--prefix", "team/eu", "-p", "absent"], False),
+    ],
+)
+@pytest.mark.usefixtures("here")
+def test_a_forgotten_prefix_is_named(
+    run: Run, moto: S3Endpoint, monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, hint: bool
+) -> None:
+    """One line, exit code 1, and the option that mends it, where it does."""
+    moto.point_here(monkeypatch)
+    for name, content in (FILES | {"manifest.json": manifest_of(FILES)}).items():
+        boto3.client("s3").put_object(Bucket=moto.bucket, Key=f"team/eu/{KEY}/{name}", Body=content)
+    ran = run("get", "--bucket", moto.bucket, *arguments)
+    assert (ran.code, ran.out, len(ran.err.splitlines())) == (1, "", 1)
+    assert ran.err.endswith("add --prefix team/eu\n") is hint
+    if hint:
+        assert run("get", "--bucket", moto.bucket, *arguments, "--prefix", "team/eu").code == 0
+
+
 def test_a_terminal_sees_progress(stored: Path, here: Path) -> None:
     """On a terminal a bar reaches 100 %; stdout stays clean for the commands."""
     master, slave = pty.openpty()

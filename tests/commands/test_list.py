@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from urllib.parse import parse_qs, quote
 
 import boto3
 import pytest
@@ -11,6 +12,7 @@ from sidecar.core.listing import find_dumps
 from sidecar.stores import StoreSettings, open_store
 from tests.commands.conftest import Run, write_dump
 from tests.s3_servers import S3Endpoint
+from tests.s3_servers.scripted import Answer, Received, error, scripted_server
 
 OLD = "prod/api-0/20261119T080000.000Z_app_pid7_aaaa-1"
 NEW = "prod/api-1/20261120T225012.123Z_worker_pid42_bbbb-2"
@@ -149,3 +151,115 @@ def test_a_store_that_fails_is_one_line_with_its_remedy(
     assert len(ran.err.splitlines()) == 1
     assert "NoSuchBucket" in ran.err
     assert "create the bucket" in ran.err
+
+
+def test_neither_a_bucket_nor_a_directory_is_a_usage_error(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where BUCKET was forgotten, an empty list would be a lie."""
+    monkeypatch.delenv("BUCKET", raising=False)
+    for output in ("table", "json"):
+        ran = run("list", "--dump-dir", tmp_path / "absent", "-o", output)
+        assert (ran.code, ran.out) == (2, "")
+        assert len(ran.err.splitlines()) == 1
+        assert f"no directory {tmp_path / 'absent'}" in ran.err
+        assert "BUCKET" in ran.err
+        assert "--bucket" in ran.err
+
+
+def test_a_bucket_needs_no_directory(
+    run: Run, tmp_path: Path, moto: S3Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An empty bucket is an empty list."""
+    moto.point_here(monkeypatch)
+    ran = run("list", "--bucket", moto.bucket, "--dump-dir", tmp_path / "absent", "-o", "json")
+    assert (ran.code, ran.out) == (0, "[]\n")
+    assert ran.err == f"No dumps in s3://{moto.bucket} match.\n"
+
+
+@pytest.mark.parametrize(
+    ("stored", "options", "flags"),
+    [
+        (["heap-dumps"], [], ["heap-dumps"]),
+        (["heap-dumps"], ["-n", "prod"], ["heap-dumps"]),
+        (["heap-dumps"], ["--prefix", "heap-dump"], ["heap-dumps"]),
+        (["heap-dumps"], ["--prefix", "heap-dumps/prod"], ["heap-dumps"]),
+        (["e", "d", "a", "c"], ["--prefix", "team"], ["a", "c", "d"]),
+        ([""], ["--prefix", "team"], ["''"]),
+        (["my dumps"], [], ["'my dumps'"]),
+        (["x\x1b[2J"], [], ["'x\\x1b[2J'"]),
+        (["team", "other"], ["--prefix", "team", "-n", "absent"], []),
+        (["team", "other"], ["--prefix", "team", "--since", "2026-11-21"], []),
+        (["", "other"], ["-c", "absent"], []),
+    ],
+)
+def test_a_forgotten_prefix_is_named(
+    run: Run,
+    moto: S3Endpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stored: list[str],
+    options: list[str],
+    flags: list[str],
+) -> None:
+    """Up to three prefixes below which dumps lie, ready to be copied, if none lies below the one asked for."""
+    moto.point_here(monkeypatch)
+    for prefix in stored:
+        key = f"{prefix}/{NEW}".lstrip("/")
+        for name in ("heap-8080.pb.gz", "manifest.json"):
+            boto3.client("s3").put_object(Bucket=moto.bucket, Key=f"{key}/{name}", Body=b"x")
+    boto3.client("s3").put_object(Bucket=moto.bucket, Key="logs/manifest.json", Body=b"x")
+    ran = run("list", "--bucket", moto.bucket, "-o", "json", *options)
+    assert (ran.code, ran.out) == (0, "[]\n")
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.endswith(" or ".join(f"--prefix {flag}" for flag in flags) + "\n" if flags else "match.\n")
+    assert ran.err.count("--prefix") == len(flags)
+
+
+def test_a_forgotten_prefix_in_a_directory_is_named(run: Run, dump_dir: Path) -> None:
+    """A prefix counts there, too."""
+    write_dump(dump_dir, f"team/{NEW}", {"heap-8080.pb.gz": b"x"})
+    assert run("list", "--dump-dir", dump_dir).err.endswith("--prefix team\n")
+    assert run("list", "--dump-dir", dump_dir, "--prefix", "team").err == ""
+
+
+def _prefix_asked_for(request: Received) -> str:
+    return parse_qs(request.query, keep_blank_values=True)["prefix"][0]
+
+
+def _endless_bucket(request: Received) -> Answer:
+    """Nothing below a prefix, and page after page of what is no dump elsewhere."""
+    if _prefix_asked_for(request):
+        return Answer(body=b"<ListBucketResult></ListBucketResult>")
+    items = "".join(
+        f"<Contents><Key>{quote(f'logs/{request.number}/{number}/manifest.json')}</Key><Size>4</Size>"
+        "<LastModified>2026-11-20T22:50:12.000Z</LastModified></Contents>"
+        for number in range(1000)
+    )
+    more = f"<IsTruncated>true</IsTruncated><NextContinuationToken>{request.number}</NextContinuationToken>"
+    return Answer(body=f"<ListBucketResult><EncodingType>url</EncodingType>{more}{items}</ListBucketResult>".encode())
+
+
+def test_the_search_for_a_prefix_is_bounded(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket of millions of other objects is not read to its end for a hint."""
+    with scripted_server(_endless_bucket) as server:
+        server.endpoint.point_here(monkeypatch)
+        ran = run("list", "--bucket", "dumps", "--prefix", "team")
+    assert (ran.code, ran.err) == (0, "No dumps in s3://dumps/team match.\n")
+    assert sum(_prefix_asked_for(request) == "" for request in server.requests) == 3
+
+
+def test_a_store_that_shows_only_the_prefix_is_no_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its policy is limited to it: what is said is that there is nothing below this prefix in this bucket."""
+
+    def limited(request: Received) -> Answer:
+        if _prefix_asked_for(request).startswith("team/"):
+            return Answer(body=b"<ListBucketResult></ListBucketResult>")
+        return error(403, "AccessDenied")
+
+    with scripted_server(limited) as server:
+        server.endpoint.point_here(monkeypatch)
+        ran = run("list", "--bucket", "dumps", "--prefix", "team", "-o", "json")
+    assert (ran.code, ran.out) == (0, "[]\n")
+    assert ran.err == "No dumps in s3://dumps/team match.\n"
+    assert "" in map(_prefix_asked_for, server.requests)

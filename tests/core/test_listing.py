@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.core.keys import DumpId, join_key, profile_name
-from sidecar.core.listing import Dump, DumpFilter, ProfileName, find_dumps, parse_profile_name, parse_since
+from sidecar.core.listing import (
+    Dump,
+    DumpFilter,
+    ProfileName,
+    dump_prefix,
+    find_dumps,
+    find_prefixes,
+    parse_profile_name,
+    parse_since,
+)
 from sidecar.stores import StoredObject
 
 NOW = dt.datetime(2026, 11, 20, 23, tzinfo=dt.UTC)
@@ -164,6 +173,60 @@ def test_a_filter_narrows_the_listing_as_far_as_it_can() -> None:
     assert DumpFilter(namespace="prod", pod="api-0").folder == "prod/api-0"
     assert DumpFilter(namespace="prod").folder == "prod"
     assert DumpFilter(pod="api-0").folder == ""
+
+
+@pytest.mark.parametrize("prefix", ["", "heap-dumps", "team/eu", "a//b", "my dumps"])
+def test_a_manifest_tells_the_prefix_that_finds_it(prefix: str) -> None:
+    """What is told of a key is what a listing below it needs."""
+    [manifest] = folder("manifest.json", name=dump_name(1), prefix=prefix)
+    assert dump_prefix(manifest.key) == prefix
+    assert one(find_dumps([manifest], prefix)).namespace == "prod"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "",
+        "manifest.json",
+        "heap-dumps/manifest.json",
+        f"{dump_name(1)}/manifest.json",
+        f"api-0/{dump_name(1)}/manifest.json",
+        f"x/prod/api-0/{dump_name(1)}/heap.pb.gz",
+        f"x/prod/api-0/{dump_name(1)}/old-manifest.json",
+        f"x/prod/api-0/{dump_name(1)}/sub/manifest.json",
+        f"x/prod/api-0/{dump_name(1)}x/manifest.json",
+        f"x/prod/../{dump_name(1)}/manifest.json",
+        f"x/prod//{dump_name(1)}/manifest.json",
+        f"x/prod/api\x1b[2J/{dump_name(1)}/manifest.json",
+        f"/prod/api-0/{dump_name(1)}/manifest.json",
+        f"/x/prod/api-0/{dump_name(1)}/manifest.json",
+        f"x//prod/api-0/{dump_name(1)}/manifest.json",
+    ],
+)
+def test_other_keys_tell_no_prefix(key: str) -> None:
+    """Not a dump's manifest, or below a prefix that no setting can name."""
+    assert dump_prefix(key) is None
+
+
+@given(st.text(st.sampled_from("./\x1b\n_-ab"), max_size=12), st.text(st.sampled_from("./ab"), max_size=5))
+def test_whatever_prefix_is_told_finds_the_dump(base: str, place: str) -> None:
+    """For any key: no prefix is told that would show nothing."""
+    key = f"{base}{place}/api-0/{dump_name(1)}/manifest.json"
+    prefix = dump_prefix(key)
+    if prefix is not None:
+        assert one(find_dumps([stored(key)], prefix)).key == key.removesuffix("/manifest.json")
+        assert prefix == prefix.strip("/")
+
+
+def test_each_prefix_is_told_once() -> None:
+    """In the order of the keys, however many dumps lie below it."""
+    objects = [
+        *folder("heap.pb.gz", "manifest.json", name=dump_name(1), prefix="eu"),
+        *folder("manifest.json", name=dump_name(2), prefix="eu"),
+        stored("logs/manifest.json"),
+        *folder("manifest.json", name=dump_name(1), prefix="us/east"),
+    ]
+    assert find_prefixes(objects) == ["eu", "us/east"]
 
 
 @given(

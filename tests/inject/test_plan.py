@@ -108,6 +108,8 @@ def test_resources_of_the_pod_itself_are_not_overdrawn() -> None:
     [
         ({"limits": {"cpu": "1", "memory": "1Gi"}}, True),
         ({"limits": {"cpu": 1, "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}, True),
+        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}, True),
+        ({"limits": {"cpu": "200m", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}}, False),
         ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"memory": "64Mi"}}, False),
         ({"limits": {"memory": "1Gi"}}, False),
     ],
