@@ -22,6 +22,7 @@ def command(*, options: Options, names: tuple[str, ...], target: Target, is_quie
     renews what an earlier call put there, and uninject takes it out.
 
     \b
+      export OOM_HEAP_DUMPER_IMAGE=registry.example.com/oom-heap-dumper:0.1.0
       oom-heap-dumper inject --bucket my-dumps --diff app.yaml
       kubectl get deploy app -o yaml | oom-heap-dumper inject --bucket my-dumps - | kubectl apply -f -
 
