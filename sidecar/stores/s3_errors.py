@@ -185,6 +185,8 @@ def translate(error: Exception, request: S3Request) -> StoreError:
     )
     if rule is _ALLOW and (request.kms_key or "kms" in problem.lower()):
         remedy += f", and kms:GenerateDataKey and kms:Decrypt on {request.kms_key or 'the key of the bucket'}"
+    if rule is _ALLOW and request.action == "s3:ListBucket" and not request.prefix:
+        remedy += ", or set PREFIX, or --prefix, where only the dumps' own prefix may be listed"
     kind = ObjectRefusedError if rule.object_only else StoreError
     message = printable(" ".join(f"{where}: {problem}".split()))
     return kind(message, remedy=printable(remedy), transient=rule.transient)

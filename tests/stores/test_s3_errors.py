@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,6 +74,13 @@ def test_every_known_code_has_a_remedy(code: str) -> None:
     assert str(told) == f"s3://dumps/team/x/k: {code}: because"
     assert told.remedy
     assert "{" not in told.remedy
+
+
+@pytest.mark.parametrize(("prefix", "hints"), [("", True), ("team", False)])
+def test_a_forgotten_prefix_may_be_why_a_listing_is_refused(prefix: str, *, hints: bool) -> None:
+    """The least policy for readers allows the listing of one prefix alone."""
+    request = replace(REQUEST, action="s3:ListBucket", prefix=prefix)
+    assert ("--prefix" in translate(_client_error("AccessDenied", 403), request).remedy) == hints
 
 
 @pytest.mark.parametrize(
