@@ -15,6 +15,9 @@ from sidecar.goheap.errors import GoHeapError
 from sidecar.goheap.memory import Memory, UnmappedError
 
 _MAX_MAPS_BYTES = 1 << 22
+# A program may map as many files as it likes, and make them up. Their build ids are only of use to people.
+_MAX_LIBRARIES = 256
+_LIBRARY_SEARCH_BYTES = 16 << 20
 _ELF_HEADER_BYTES = 64
 _DELETED = " (deleted)"
 # Of /proc/PID/stat after the name: starttime, startcode, endcode, startstack. An exec draws the last ones anew.
@@ -84,7 +87,7 @@ def executable_mappings(process: Path, mapped: Sequence[MappedFile], elf: ElfFil
         if not file.executable:
             continue
         if file.path not in build_ids:
-            build_ids[file.path] = _build_id(process / "root", file.path)
+            build_ids[file.path] = _build_id(process / "root", file.path) if len(build_ids) <= _MAX_LIBRARIES else ""
         yield raw.Mapping(
             start=file.start, end=file.end, offset=file.offset, path=file.path, build_id=build_ids[file.path]
         )
@@ -114,7 +117,9 @@ def _build_id(root: Path, path: str) -> str:
     except OSError:
         return ""
     try:
-        return ElfFile(descriptor).gnu_build_id() if stat.S_ISREG(os.fstat(descriptor).st_mode) else ""
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return ElfFile(descriptor, search_bytes=_LIBRARY_SEARCH_BYTES).gnu_build_id()
     except GoHeapError:
         return ""
     finally:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
 
-from sidecar.goheap.elf import ElfFile
+from sidecar.goheap.elf import STEP_BYTES, ElfFile
 from sidecar.goheap.errors import UnknownLayoutError
 from sidecar.goheap.layouts import PC_HEADER, PC_MAGIC
 from sidecar.goheap.memory import Memory, UnmappedError
@@ -20,6 +20,7 @@ _PIECE_BYTES = 1 << 20
 _MODULE_BYTES = 400
 _SECTIONS = (b".gopclntab", b".data.rel.ro.gopclntab")
 _MAX_FUNCTIONS = 1 << 24
+_QUANTA = {"amd64": 1, "arm64": 4}  # bytes that a machine's instructions are multiples of
 # Offsets in moduledata; the same from 1.21 to 1.27 as far as here.
 _SLICES_AT = {"funcnametab": 8, "cutab": 32, "filetab": 56, "pctab": 80, "pclntable": 104, "ftab": 128}
 _BOUNDS_AT = 160  # minpc, maxpc, text, etext, then begin and end of noptrdata, data, bss, noptrbss
@@ -65,6 +66,7 @@ def find_module(elf: ElfFile, memory: Memory, bias: int, gofunc_at: int) -> Modu
     """Find and check the main module of a process that has just been started or runs for long.
 
     Raises `UnknownLayoutError` if nothing fits; right after an exec that may pass, as tables are relocated first.
+    Another `GoHeapError` says that the executable is too large.
     """
     symbol = elf.symbols([b"runtime.firstmoduledata"]).get(b"runtime.firstmoduledata")
     for pclntab in _pclntabs(elf):
@@ -88,13 +90,12 @@ def _pclntabs(elf: ElfFile) -> Iterator[int]:
     section = elf.section(*_SECTIONS)
     if section is not None:
         yield section.address
-    for quantum in (1, 4):
-        magic = struct.pack("<IHBB", PC_MAGIC, 0, quantum, 8)
-        for segment in elf.segments:
-            for offset in elf.find(magic, segment.offset, segment.file_bytes):
-                address = elf.address_of(offset)
-                if address is not None and (section is None or address != section.address):
-                    yield address
+    magic = struct.pack("<IHBB", PC_MAGIC, 0, _QUANTA[elf.machine], 8)
+    for segment in elf.segments:
+        for offset in elf.find(magic, segment.offset, segment.file_bytes):
+            address = elf.address_of(offset)
+            if address is not None and (section is None or address != section.address):
+                yield address
 
 
 def _plausible(header: tuple[int, ...]) -> bool:
@@ -116,12 +117,14 @@ def _pointers_to(elf: ElfFile, memory: Memory, bias: int, target: int) -> Iterat
     for segment in sorted(elf.segments, key=lambda segment: not segment.writable):
         for start in range(segment.address, segment.address + segment.file_bytes, _PIECE_BYTES):
             end = min(start + _PIECE_BYTES, segment.address + segment.file_bytes)
+            elf.charge(max(end - start, STEP_BYTES))
             try:
                 piece = memory.read(start + bias, end - start)
             except UnmappedError:
                 continue
             at = piece.find(pattern)
             while at >= 0:
+                elf.charge(STEP_BYTES)
                 if (start + at) % 8 == 0:
                     yield start + at
                 at = piece.find(pattern, at + 1)

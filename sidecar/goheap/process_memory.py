@@ -18,7 +18,11 @@ from pathlib import Path
 from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, TargetReadError
 from sidecar.goheap.memory import Extent, UnmappedError
 
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+"""What the kernel maps at least: all bytes of a page belong to one mapping."""
+
 _MAX_VECTORS = 1024  # IOV_MAX
+_ADDRESSES = 1 << 64
 _REFUSED = (errno.EPERM, errno.EACCES, errno.ENOSYS)
 _UNMAPPED = (errno.EFAULT, errno.EIO)
 
@@ -64,16 +68,23 @@ class ProcessMemory:
                 raise self._gone()
 
     def read(self, address: int, size_bytes: int) -> bytes:
-        """Exactly that many bytes; raises `UnmappedError` if they aren't all there."""
-        buffer = bytearray(size_bytes)
-        if self._fill(buffer, 0, [(address, size_bytes)]) != size_bytes:
-            raise UnmappedError(f"process {self._pid} has no memory at {address:#x}")
+        """Exactly that many bytes; raises `UnmappedError` if they aren't all there.
+
+        Any number will do: what a program says of itself may lead to no address at all.
+        """
+        if not size_bytes:
+            return b""
+        possible = 0 <= address <= address + size_bytes <= _ADDRESSES
+        buffer = bytearray(size_bytes if possible else 0)
+        if not possible or self._fill(buffer, 0, [(address, size_bytes)]) != size_bytes:
+            raise UnmappedError(f"process {self._pid} has no {size_bytes} bytes of memory at {address:#x}")
         return bytes(buffer)
 
     def read_extents(self, extents: Sequence[Extent]) -> memoryview:
         """All of the pieces, one after the other.
 
-        Raises `UnmappedError` if any of them can't be read: the memory of a dying process is taken away page by page.
+        Raises `UnmappedError` if any of them can't be read: the memory of a dying process is taken away page by page,
+        and a live one may take some of its own away.
         The room is mapped on its own: that of a large allocation might stay with the allocator when it is freed.
         """
         total = sum(size_bytes for _, size_bytes in extents)
@@ -86,33 +97,29 @@ class ProcessMemory:
             batch = extents[first : first + _MAX_VECTORS]
             wanted = sum(size_bytes for _, size_bytes in batch)
             if self._fill(buffer, at, batch) != wanted:
-                raise UnmappedError(f"process {self._pid} has lost memory that it had: it is ending")
+                raise UnmappedError(f"process {self._pid} has lost memory that it had")
             at += wanted
         return memoryview(buffer)[:total]
 
-    def readable_around(self, address: int, extent: Extent) -> tuple[Extent, bytes]:
-        """The longest readable run of pages that has ``address`` inside of an extent, and its content."""
-        start, size_bytes = extent
+    def read_pages(self, start: int, size_bytes: int) -> tuple[bytes, frozenset[int]]:
+        """Whole pages, with zeros for those that can't be read, and the addresses of these.
+
+        Raises `UnmappedError` if none of them can be read.
+        """
         try:
-            return extent, self.read(start, size_bytes)
+            return self.read(start, size_bytes), frozenset()
         except UnmappedError:
             pass
-        page_bytes = os.sysconf("SC_PAGE_SIZE")
-        first = last = address - address % page_bytes
-        pages = [self.read(first, page_bytes)]
-        while first > start and (page := self._page(first - page_bytes, page_bytes)):
-            first -= page_bytes
-            pages.insert(0, page)
-        while last + page_bytes < start + size_bytes and (page := self._page(last + page_bytes, page_bytes)):
-            last += page_bytes
-            pages.append(page)
-        return (first, len(pages) * page_bytes), b"".join(pages)
-
-    def _page(self, address: int, page_bytes: int) -> bytes | None:
-        try:
-            return self.read(address, page_bytes)
-        except UnmappedError:
-            return None
+        pages, missing = [], set()
+        for address in range(start, start + size_bytes, PAGE_BYTES):
+            try:
+                pages.append(self.read(address, PAGE_BYTES))
+            except UnmappedError:
+                pages.append(bytes(PAGE_BYTES))
+                missing.add(address)
+        if len(missing) == len(pages):
+            raise UnmappedError(f"process {self._pid} has no memory at {start:#x}")
+        return b"".join(pages), frozenset(missing)
 
     def _fill(self, buffer: bytearray | mmap.mmap, at: int, extents: Sequence[Extent]) -> int:
         """Bytes read before the first piece that can't be."""

@@ -80,16 +80,21 @@ class Image:
 
     def read(self, address: int, size_bytes: int) -> bytes:
         """Exactly that many bytes, also across neighbouring pieces; raises `UnmappedError` if they aren't all here."""
-        last = bisect_right(self._starts, address) - 1
-        for index in range(last, max(last - 2, -1), -1):  # a piece that has grown is here twice
-            inside = address - self._starts[index]
-            at = self._offsets[index] + inside
-            if inside + size_bytes <= self._sizes[index]:
-                return bytes(self._data[at : at + size_bytes])
-            if inside < self._sizes[index]:
-                here = self._sizes[index] - inside
-                return bytes(self._data[at : at + here]) + self.read(address + here, size_bytes - here)
-        raise UnmappedError(f"the snapshot has no memory at {address:#x}")
+        found = b""
+        while True:
+            last = bisect_right(self._starts, address) - 1
+            for index in range(last, max(last - 2, -1), -1):  # in older snapshots a piece may be here twice
+                inside = address - self._starts[index]
+                if inside < self._sizes[index]:
+                    break
+            else:
+                raise UnmappedError(f"the snapshot has no memory at {address:#x}")
+            at, here = self._offsets[index] + inside, min(size_bytes, self._sizes[index] - inside)
+            found += self._data[at : at + here]
+            if here == size_bytes:
+                return found
+            address += here
+            size_bytes -= here
 
 
 def encode_head(program: Program, moment: Moment, extents: Sequence[Extent]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,9 @@ from sidecar.kernel.go_executable import read_go_program
 
 # Where the kernel shows a program's code to be, once its memory is gone or to those who may not know (fs/proc/array.c).
 _NO_CODE = (b"0", b"1")
+# Any program has a single list of buckets, and few have this many pointers among their zeroed data.
+_MAX_POINTERS = 1 << 17
+_MAX_CANDIDATES = 8
 
 
 class HeapReader:
@@ -119,9 +123,9 @@ def prepare(proc: Path, pid: int) -> HeapReader:
     """Find all that a snapshot needs, prove that it is what we think, and learn the buckets there are.
 
     Raises `ProfilingOffError` for a program without a heap profile, `UnknownLayoutError` for a runtime that we don't
-    know (in the first moments after an exec it may pass: try again), another `GoHeapError` for what isn't a Go program,
-    and `NotPermittedError`, `TargetGoneError` or `TargetReadError`. Takes some milliseconds, with very many buckets or
-    a very large executable some tens: call it beside the loop.
+    know (in the first moments after an exec it may pass: try again), another `GoHeapError` for what isn't a Go program
+    or has too large an executable to search, and `NotPermittedError`, `TargetGoneError` or `TargetReadError`. Takes
+    some milliseconds, with very many buckets or a very large executable some tens: call it beside the loop.
     """
     process = proc / str(pid)
     image = image_of(process)
@@ -165,7 +169,7 @@ def _proven_reader(memory: ProcessMemory, program: raw.Program, variables: Varia
     """The reader whose list of buckets is one, and which knows them all."""
     problem: GoHeapError = UnknownLayoutError("runtime.mbuckets isn't where the known versions of Go have it")
     for record in layout.records:
-        for mbuckets in _candidates(memory, program, variables, record):
+        for mbuckets in islice(_candidates(memory, program, variables, record), _MAX_CANDIDATES):
             fitting = replace(program, record=record)
             reader = BucketReader(memory, fitting, variables, mbuckets)
             head = reader.readings().head
@@ -187,7 +191,7 @@ def _candidates(
     """Addresses, as linked, that may be runtime.mbuckets: what the code says, then all pointers to a sound bucket."""
     if variables.mbuckets is not None:
         yield variables.mbuckets
-    for address, value in zeroed_pointers(memory, program.module, program.bias):
+    for address, value in islice(zeroed_pointers(memory, program.module, program.bias), _MAX_POINTERS):
         try:
             bucket, _ = buckets.read_bucket(memory, value, record)
         except UnmappedError:

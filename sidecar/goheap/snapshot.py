@@ -1,16 +1,19 @@
 """Takes raw snapshots of a process's profile buckets, fast: it knows where they are before they are needed.
 
 Buckets come from chunks that the runtime never gives back (``persistentalloc`` in runtime/malloc.go) and are only ever
-pushed in front of their list. So the blocks of memory that hold them are remembered; a snapshot reads those again in
+pushed in front of their list. So the pages of memory that hold them are remembered; a snapshot reads those again in
 one go, then follows the list from its head just to the first bucket that was known before.
+
+A page with a bucket is all of such a chunk. What is mapped beside the chunk isn't the runtime's: it may go any time,
+and is none of our business. So nothing but these pages is kept.
 """
 
 from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from sidecar.errors import TargetGoneError, TargetReadError
 from sidecar.goheap import raw
@@ -26,11 +29,14 @@ from sidecar.goheap.layouts import (
     parse_gc_state,
 )
 from sidecar.goheap.memory import Extent, UnmappedError
-from sidecar.goheap.process_memory import ProcessMemory
+from sidecar.goheap.pages import joined, runs
+from sidecar.goheap.process_memory import PAGE_BYTES, ProcessMemory
 from sidecar.goheap.symbols import Variables
 
+# A walk reads this much at a time; no page is larger, and no bucket is.
 _BLOCK_BITS = 16
 _BLOCK_BYTES = 1 << _BLOCK_BITS
+_PAGE_BITS = PAGE_BYTES.bit_length() - 1
 _BUDGET_CHECK_EVERY = 512
 
 
@@ -53,6 +59,31 @@ class Readings:
     gc: GcState | None
 
 
+@dataclass(slots=True)
+class _Walk:
+    """What a walk from a head has come by: pages that buckets are in, and blocks that were read for it, both by number.
+
+    ``truncated`` says why it ended early, if it did.
+    """
+
+    head: int
+    pages: set[int] = field(default_factory=set)
+    blocks: dict[int, bytes] = field(default_factory=dict)
+    missing: set[int] = field(default_factory=set)
+    count: int = 0
+    truncated: str | None = None
+
+    def content(self, extent: Extent) -> Iterator[memoryview]:
+        """The memory of an extent, in pieces."""
+        at, size_bytes = extent
+        end = at + size_bytes
+        while at < end:
+            inside = at % _BLOCK_BYTES
+            piece = memoryview(self.blocks[at >> _BLOCK_BITS])[inside : min(inside + end - at, _BLOCK_BYTES)]
+            yield piece
+            at += len(piece)
+
+
 class BucketReader:
     """Reads the buckets of one process. Not for use by several threads at once."""
 
@@ -62,14 +93,18 @@ class BucketReader:
         self._program = program
         self._mbuckets = mbuckets
         self._variables = variables
-        self._extents: dict[int, Extent] = {}  # by block number
+        self._forget()
+
+    def _forget(self) -> None:
+        self._extents: tuple[Extent, ...] = ()
+        self._pages: set[int] = set()
         self._known_head = 0
         self.known_buckets = 0
 
     @property
     def known_bytes(self) -> int:
-        """How much memory the known buckets' blocks take."""
-        return sum(size_bytes for _, size_bytes in tuple(self._extents.values()))
+        """How much memory the known buckets' pages take."""
+        return sum(size_bytes for _, size_bytes in self._extents)
 
     def readings(self) -> Readings:
         """Read the variables. Raises `ProfilingOffError` if the program keeps no profile."""
@@ -98,7 +133,7 @@ class BucketReader:
 
     def refresh(self, limits: Limits) -> int:
         """Remember the buckets that are new since the last time, and tell how many are known. For calm times."""
-        self._walk(self.readings().head, limits, {}, time.monotonic() + limits.budget_s)
+        self._remember(self._walk(self.readings().head, limits, time.monotonic() + limits.budget_s))
         self._memory.ensure_alive()
         return self.known_buckets
 
@@ -108,22 +143,36 @@ class BucketReader:
         A process that ends in the middle of it isn't an error: what has been read by then is what this is all about.
         """
         deadline_s, taken_at_ns = time.monotonic() + limits.budget_s, time.time_ns()
-        before, known_head = self.readings(), self._known_head
-        known = list(self._extents.values())
-        data = self._memory.read_extents(known)
-        blocks = _blocks(known, data)
-        walked, truncated = self._walk(before.head, limits, blocks, deadline_s)
+        before = self.readings()
+        data = self._read_known()
+        known, known_head = self._extents, self._known_head
+        walk = self._walk(before.head, limits, deadline_s)
         cycle = self._cycle_after(before)
-        new = [extent for extent, _ in walked]
+        new = self._remember(walk)
+        if walk.truncated and not known and not new:
+            raise TargetReadError(f"nothing of the profile could be read: {walk.truncated}")
         moment = raw.Moment(
             taken_at_ns=taken_at_ns,
-            roots=(before.head, known_head) if truncated else (before.head,),
+            roots=(before.head, known_head) if walk.truncated else (before.head,),
             rate=before.rate,
             cycle=cycle,
             gc=before.gc,
-            truncated=truncated,
+            truncated=walk.truncated,
         )
-        return [raw.encode_head(self._program, moment, known + new), data, *(content for _, content in walked)]
+        contents = (piece for extent in new for piece in walk.content(extent))
+        return [raw.encode_head(self._program, moment, (*known, *new)), data, *contents]
+
+    def _read_known(self) -> memoryview:
+        """All of the known pages. A live program that has unmapped any of them isn't what it was: all is to be learnt.
+
+        Go never does that, but whatever else is in the process may.
+        """
+        try:
+            return self._memory.read_extents(self._extents)
+        except UnmappedError:
+            self._memory.ensure_alive()
+            self._forget()
+            return memoryview(b"")
 
     def _cycle_after(self, before: Readings) -> int | None:
         """The profile's cycle if it is still the same one, else what was read belongs to two."""
@@ -133,92 +182,73 @@ class BucketReader:
             return before.cycle
         return before.cycle if after.cycle == before.cycle else None
 
-    def _walk(
-        self, head: int, limits: Limits, blocks: dict[int, tuple[int, memoryview]], deadline_s: float
-    ) -> tuple[list[tuple[Extent, bytes]], str | None]:
-        """Follow the list to the first known bucket. ``blocks`` holds what has been read, and is added to.
+    def _walk(self, head: int, limits: Limits, deadline_s: float) -> _Walk:
+        """Follow the list to the first known bucket."""
+        walk = _Walk(head)
+        try:
+            walk.truncated = self._follow(walk, limits, deadline_s)
+        except UnmappedError as error:
+            walk.truncated = f"the list leads to unmapped memory: {error}"
+        except TargetGoneError:
+            walk.truncated = "the process ended while it was being read"
+        if not walk.missing.isdisjoint(walk.pages):
+            walk.pages -= walk.missing
+            walk.truncated = "a bucket ends in unmapped memory"
+        return walk
 
-        Tells which pieces of memory are new, and why the walk ended early if it did; then the buckets that it has seen
-        stay unknown, so that the next walk sees them again.
-        """
-        loaded: list[tuple[Extent, bytes]] = []
-        room_bytes = limits.max_bytes - sum(size_bytes for _, size_bytes in self._extents.values())
-        record_bytes = self._program.record.size_bytes
+    def _follow(self, walk: _Walk, limits: Limits, deadline_s: float) -> str | None:
+        """Walk until the end of what is new; else tells why it went no further."""
+        room_bytes = limits.max_bytes - self.known_bytes
+        room_buckets = limits.max_buckets - self.known_buckets
+        blocks, pages, known_head = walk.blocks, walk.pages, self._known_head
         unpack, header_bytes = BUCKET_HEADER.unpack_from, BUCKET_HEADER.size
-        nothing = (0, memoryview(b""))
-        address, count, truncated = head, 0, None
-        while address and address != self._known_head:
-            if count % _BUDGET_CHECK_EVERY == 0 and time.monotonic() > deadline_s:
-                truncated = f"the time budget of {limits.budget_s:g} s was used up"
-                break
-            if self.known_buckets + count >= limits.max_buckets or room_bytes < 0:
-                truncated = f"there are more than {limits.max_buckets} buckets or {limits.max_bytes} bytes of them"
-                break
+        rest_bytes = header_bytes + self._program.record.size_bytes - 1
+        address = walk.head
+        while address and address != known_head:
+            if walk.count % _BUDGET_CHECK_EVERY == 0 and time.monotonic() > deadline_s:
+                return f"the time budget of {limits.budget_s:g} s was used up"
+            if walk.count >= room_buckets or len(blocks) * _BLOCK_BYTES > room_bytes:
+                return f"there are more than {limits.max_buckets} buckets or {limits.max_bytes} bytes of them"
             number = address >> _BLOCK_BITS
-            start, content = blocks.get(number, nothing)
-            at = address - start
-            try:
-                if not 0 <= at <= len(content) - header_bytes:
-                    room_bytes -= self._load(address, header_bytes, blocks, loaded)
-                    at, content = 0, memoryview(self._memory.read(address, header_bytes))
-                _, older, kind, _, _, depth = unpack(content, at)
-                if kind != MEM_PROFILE or depth > MAX_STACK + MAX_STACK_SLACK or address & 7:
-                    truncated = f"the list is broken at {address:#x}"
-                    break
-                end = address + header_bytes + 8 * depth + record_bytes - 1
-                if end - start >= len(content):
-                    room_bytes -= self._load(address, end + 1 - address, blocks, loaded)
-            except UnmappedError:
-                truncated = f"the list leads to unmapped memory at {address:#x}"
-                break
-            except TargetGoneError:
-                truncated = "the process ended while it was being read"
-                break
+            content = blocks.get(number) or self._load(number, walk)
+            at = address & _BLOCK_BYTES - 1
+            if at > _BLOCK_BYTES - header_bytes:
+                content, at = content[at:] + (blocks.get(number + 1) or self._load(number + 1, walk)), 0
+            _, older, kind, _, _, depth = unpack(content, at)
+            if kind != MEM_PROFILE or depth > MAX_STACK + MAX_STACK_SLACK or address & 7:
+                return f"the list is broken at {address:#x}"
+            last = address + rest_bytes + 8 * depth
+            if last >> _BLOCK_BITS not in blocks:
+                self._load(last >> _BLOCK_BITS, walk)
+            if address >> _PAGE_BITS == last >> _PAGE_BITS:
+                pages.add(address >> _PAGE_BITS)
+            else:
+                pages.update(range(address >> _PAGE_BITS, (last >> _PAGE_BITS) + 1))
             address = older
-            count += 1
-        self._extents |= {extent[0] >> _BLOCK_BITS: extent for extent, _ in loaded}
-        if truncated is None:
-            self._known_head = head
-            self.known_buckets += count
-        return loaded, truncated
+            walk.count += 1
+        return None
 
-    def _load(
-        self,
-        address: int,
-        size_bytes: int,
-        blocks: dict[int, tuple[int, memoryview]],
-        loaded: list[tuple[Extent, bytes]],
-    ) -> int:
-        """Read the blocks that a range is in, unless that was done; tells how many bytes it took.
+    def _load(self, number: int, walk: _Walk) -> bytes:
+        """Read a block, or what of it is mapped."""
+        content, missing = self._memory.read_pages(number << _BLOCK_BITS, _BLOCK_BYTES)
+        walk.blocks[number] = content
+        walk.missing.update(address >> _PAGE_BITS for address in missing)
+        return content
 
-        Of a block that isn't mapped as a whole only the run of pages around the range is known, and it may have grown.
+    def _remember(self, walk: _Walk) -> list[Extent]:
+        """Keep the pages that a walk has come by; tells which are new.
+
+        After one that ended early its buckets stay unknown, so that the next one sees them again.
         """
-        total, end = 0, address + size_bytes
-        for number in range(address >> _BLOCK_BITS, (end - 1 >> _BLOCK_BITS) + 1):
-            base = number << _BLOCK_BITS
-            first, last = max(base, address), min(base + _BLOCK_BYTES, end)
-            if number in blocks and _covers(blocks[number], first, last):
-                continue
-            extent, content = self._memory.readable_around(first, (base, _BLOCK_BYTES))
-            blocks[number] = extent[0], memoryview(content)
-            if not _covers(blocks[number], first, last):
-                raise UnmappedError(f"a bucket at {address:#x} ends in unmapped memory")
-            total += len(content)
-            if self._extents.get(number) != extent:
-                loaded.append((extent, content))
-        return total
-
-
-def _covers(block: tuple[int, memoryview], first: int, last: int) -> bool:
-    return block[0] <= first and last <= block[0] + len(block[1])
-
-
-def _blocks(extents: Sequence[Extent], data: memoryview) -> dict[int, tuple[int, memoryview]]:
-    blocks, at = {}, 0
-    for start, size_bytes in extents:
-        blocks[start >> _BLOCK_BITS] = start, data[at : at + size_bytes]
-        at += size_bytes
-    return blocks
+        found = walk.pages - self._pages
+        new = [(first << _PAGE_BITS, count << _PAGE_BITS) for first, count in runs(found)]
+        if new:
+            self._pages |= found
+            self._extents = joined((*self._extents, *new))
+        if walk.truncated is None:
+            self._known_head = walk.head
+            self.known_buckets += walk.count
+        return new
 
 
 def _number(content: bytes | None) -> int | None:

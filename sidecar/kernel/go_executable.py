@@ -32,8 +32,15 @@ ByteOrder = Literal["<", ">"]
 _MAX_SECTIONS = 4096
 _MAX_NAMES_BYTES = 1 << 20
 _MAX_OFFSET = 1 << 42
+_MAX_NAME_BYTES = 64
 _MAX_SECTION_READ_BYTES = 4096
-_MAX_SEGMENT_READ_BYTES = 1 << 16
+# Linux starts nothing with a larger table of segments (load_elf_phdrs in fs/binfmt_elf.c).
+_MAX_SEGMENTS_BYTES = 1 << 16
+_MAX_SEGMENT_READ_BYTES = {_PT_LOAD: 1 << 16, _PT_NOTE: 4096}
+# Of all segments together: Go's linker makes one of each type that can have what is looked for.
+_MAX_SEGMENTS_READ_BYTES = 1 << 20
+_MAX_VERSION_BYTES = 100
+_MAX_LENGTH_BYTES = 10  # of 64 bits, seven in a byte
 
 
 def read_go_program(proc: Path, pid: int) -> GoProgram | None:
@@ -80,31 +87,34 @@ def parse_go_program(file: BinaryIO) -> GoProgram | None:
         notes, data = elf.segments(_PT_NOTE, 0), elf.segments(_PT_LOAD, _PF_W)
         build_id = next(filter(None, (parse_go_note(note, elf.order) for note in notes)), None)
         buildinfo = next(filter(None, map(_find_buildinfo, data)), b"")
-    except (struct.error, ValueError, IndexError) as error:
+        version = parse_buildinfo_version(buildinfo)
+    except (struct.error, ValueError, IndexError, OverflowError) as error:
         raise UnreadableExecutableError(f"the executable is no sound ELF file: {error}") from error
     if not buildinfo and build_id is None:
         raise UnreadableExecutableError("the executable has no sections that tell what it is")
-    return GoProgram(go_version=parse_buildinfo_version(buildinfo), build_id=build_id)
+    return GoProgram(go_version=version, build_id=build_id)
 
 
 def parse_buildinfo_version(content: bytes) -> str | None:
-    """The Go version in a ``.go.buildinfo`` section; None for the pointer form of Go before 1.18."""
+    """The Go version in a ``.go.buildinfo`` section; None for the pointer form of Go before 1.18.
+
+    Raises IndexError or ValueError for one that is broken.
+    """
     if not content.startswith(_BUILDINFO_MAGIC) or not content[15] & _INLINE_STRINGS:
         return None
-    length, shift, position = 0, 0, _BUILDINFO_HEADER_BYTES
-    while True:  # unsigned LEB128, as in encoding/binary
+    length, position = 0, _BUILDINFO_HEADER_BYTES
+    for number in range(_MAX_LENGTH_BYTES):  # unsigned LEB128, as in encoding/binary
         byte = content[position]
-        length |= (byte & 0x7F) << shift
+        length |= (byte & 0x7F) << 7 * number
         position += 1
-        shift += 7
         if byte < 0x80:
-            break
-    version = content[position : position + length]
-    return version.decode("ascii") if len(version) == length <= 100 else None
+            version = content[position : position + length]
+            return version.decode("ascii") if len(version) == length <= _MAX_VERSION_BYTES else None
+    raise ValueError("the length of its version has no end")
 
 
 def parse_go_note(content: bytes, order: ByteOrder) -> str | None:
-    """The Go build id among ELF notes; None if none of them is Go's."""
+    """The Go build id among ELF notes; None if none of them is Go's. Raises ValueError for one that isn't ASCII."""
     position = 0
     while position + 12 <= len(content):
         name_bytes, description_bytes, _ = struct.unpack_from(f"{order}III", content, position)
@@ -195,23 +205,28 @@ class _Elf:
         names = self._section(table, self._names_index, _MAX_NAMES_BYTES)
         for index in range(self._section_count):
             (name_at,) = self._unpack("I", table, index * self._section_bytes)
-            name = names[name_at : names.find(b"\0", name_at)]
+            name = names[name_at : name_at + _MAX_NAME_BYTES].partition(b"\0")[0]
             wanted = _MAX_SECTION_READ_BYTES if name in (_BUILDINFO_SECTION, _NOTE_SECTION) else 0
             yield name, self._section(table, index, wanted)
 
     def segments(self, kind: int, flags: int) -> Iterator[bytes]:
         """The beginning of each segment of a type that has these flags."""
-        layout = self._layout
+        layout, left_bytes = self._layout, _MAX_SEGMENTS_READ_BYTES
         if self._segment_count and self._segment_bytes != layout.segment_bytes:
             raise ValueError("its table of segments has another form")
-        table = self._read(self._segments_at, self._segment_bytes * self._segment_count)
+        table_bytes = self._segment_bytes * self._segment_count
+        if table_bytes > _MAX_SEGMENTS_BYTES:
+            raise ValueError(f"its table of segments has {table_bytes} bytes")
+        table = self._read(self._segments_at, table_bytes)
         for at in range(0, len(table), layout.segment_bytes):
             (has_kind,) = self._unpack("I", table, at)
             (has_flags,) = self._unpack("I", table, at + layout.segment_flags_at)
             if has_kind == kind and has_flags & flags == flags:
                 (offset,) = self._unpack(layout.word, table, at + layout.segment_offset_at)
                 (size,) = self._unpack(layout.word, table, at + layout.segment_size_at)
-                yield self._read(offset, min(size, _MAX_SEGMENT_READ_BYTES))
+                content = self._read(offset, min(size, _MAX_SEGMENT_READ_BYTES[kind], left_bytes))
+                left_bytes -= len(content)
+                yield content
 
     def _section(self, table: bytes, index: int, most_bytes: int) -> bytes:
         at = index * self._section_bytes + self._layout.section_offset_at

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from sidecar.goheap.layouts import BUCKET_HEADER, COUNTS_AND_BYTES, MEM_PROFILE, RecordLayout
+from sidecar.goheap.process_memory import PAGE_BYTES
 from sidecar.goheap.raw import Image
 
 BASE = 0x7F0000000000
+_MAP_FIXED_NOREPLACE = 0x100000
 _WORD = (1 << 64) - 1
 
 Plan = tuple[tuple[int, ...], int, tuple[tuple[int, int], ...]]
@@ -39,6 +44,22 @@ def bucket_list(plans: Sequence[Plan], layout: RecordLayout) -> tuple[bytearray,
                 memory += struct.pack("<2Q", allocs * size, frees * size)
         older = addresses[-1]
     return memory, addresses
+
+
+@contextlib.contextmanager
+def hole(address: int) -> Iterator[None]:
+    """Takes a page of our own memory away for a while; what was in it is lost."""
+    library = ctypes.CDLL(None, use_errno=True)
+    library.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+    library.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    library.mmap.restype = ctypes.c_void_p
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANON | _MAP_FIXED_NOREPLACE
+    assert library.munmap(address, PAGE_BYTES) == 0
+    try:
+        yield
+    finally:
+        again = library.mmap(address, PAGE_BYTES, mmap.PROT_READ | mmap.PROT_WRITE, flags, -1, 0)
+        assert again == address
 
 
 def image_of(memory: bytes | bytearray, *, split: int = 1 << 16) -> Image:

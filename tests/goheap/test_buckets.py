@@ -42,6 +42,12 @@ def test_a_list_is_read_as_it_was_written(layout: RecordLayout, plan: list[Plan]
     assert read == plan[::-1]
 
 
+def test_memory_in_tiny_pieces_is_read() -> None:
+    """A damaged snapshot may say that it is: the longest stack there can be in pieces of a byte."""
+    memory, addresses = bucket_list([(tuple(range(1, 1025)), 8, ((1, 0),) * 4)], COUNTS)
+    assert list(walk(image_of(memory, split=1), addresses, COUNTS).addresses) == addresses
+
+
 @LAYOUTS
 @given(
     plan=plans.filter(bool),

@@ -110,18 +110,18 @@ def test_a_program_that_has_ended_is_gone() -> None:
 
 
 def test_a_program_that_ends_while_it_is_read_still_gives_what_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kill comes in the middle: the blocks that were read by then are the snapshot."""
+    """The kill comes in the middle: the pages that were read by then are the snapshot."""
     with Running(build(NEWEST), rate=1) as program, prepare(PROC, program.pid) as reader:
         program.tell("stacks 3000")
         known = reader.refresh()
         program.tell("stacks 9000")
-        look = ProcessMemory.readable_around
+        look = ProcessMemory.read_pages
 
-        def die_first(memory: ProcessMemory, address: int, extent: tuple[int, int]) -> tuple[tuple[int, int], bytes]:
+        def die_first(memory: ProcessMemory, start: int, size_bytes: int) -> tuple[bytes, frozenset[int]]:
             program.kill()
-            return look(memory, address, extent)
+            return look(memory, start, size_bytes)
 
-        monkeypatch.setattr(ProcessMemory, "readable_around", die_first)
+        monkeypatch.setattr(ProcessMemory, "read_pages", die_first)
         walk, _, moment, _ = walked(reader.snapshot())
         assert moment.truncated is not None
         assert "ended" in moment.truncated

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sidecar.goheap import layouts, prepare
+from sidecar.goheap import UnknownLayoutError, layouts, prepare
 from sidecar.goheap import reader as reader_module
 from sidecar.goheap.code import references
 from sidecar.goheap.elf import ElfFile
@@ -91,6 +91,31 @@ def test_the_list_is_found_by_its_content_where_the_code_says_nothing(
         with prepare(Path("/proc"), program.pid) as reader:
             assert reader._buckets._mbuckets == expected
             assert reader._buckets.known_buckets > 100
+
+
+@pytest.mark.parametrize("what", ["nothing", "a bucket"])
+def test_data_full_of_pointers_is_not_looked_through_for_ever(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program may have nothing else, and each of them may look like the list's head."""
+    tried = 0
+
+    def endless(*_: object) -> Iterator[tuple[int, int]]:
+        nonlocal tried
+        while True:
+            tried += 1
+            yield wrong, 8 if what == "nothing" else head
+
+    with Running(build(Cell("1.27", "plain")), rate=1) as program:
+        with prepare(Path("/proc"), program.pid) as reader:
+            head, allglen = reader._buckets.readings().head, reader._buckets._variables.allglen
+        assert allglen is not None
+        wrong = allglen
+        monkeypatch.setattr(
+            reader_module, "find_variables", lambda *args: replace(find_variables(*args), mbuckets=None)
+        )
+        monkeypatch.setattr(reader_module, "zeroed_pointers", endless)
+        with pytest.raises(UnknownLayoutError):
+            prepare(Path("/proc"), program.pid)
+    assert tried <= (1 << 18 if what == "nothing" else 10)
 
 
 def test_references_of_both_machines() -> None:

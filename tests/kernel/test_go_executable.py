@@ -6,10 +6,11 @@ import io
 import os
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from localpod.toolchain import Toolchain
@@ -136,6 +137,117 @@ def test_a_broken_file_is_unknown_at_worst(length: int, at: int, value: int) -> 
         except UnreadableExecutableError:
             continue
         assert program is None or isinstance(program, GoProgram)
+
+
+BROKEN = {
+    "a length without an end": MAGIC + b"\x02" + bytes(16) + b"\xff" * 64,
+    "a very long length": MAGIC + b"\x02" + bytes(16) + b"\xff" * 60000 + b"\x01",
+    "a length and nothing else": MAGIC + b"\x02" + bytes(16) + b"\xff",
+    "a version that isn't ASCII": MAGIC + b"\x02" + bytes(16) + b"\x06go1.\xff\xfe",
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("where", ["section", "segment"])
+def test_a_broken_version_is_unknown(where: str, content: bytes) -> None:
+    """Whoever made the executable; in a segment there need not even be more of it."""
+    sections = {b".go.buildinfo": content}
+    broken = elf("<", 64, sections=sections) if where == "section" else elf("<", 64, segments=((1, 6, content),))
+    with pytest.raises(UnreadableExecutableError):
+        parse(broken)
+
+
+def test_a_build_id_that_is_not_ascii_is_unknown() -> None:
+    """In a section or a segment."""
+    bad = note("<", description=b"\xff" * 20)
+    for broken in (elf("<", 64, sections={b".note.go.buildid": bad}), elf("<", 64, segments=((4, 4, bad),))):
+        with pytest.raises(UnreadableExecutableError):
+            parse(broken)
+
+
+def with_long_names(count: int, name_bytes: int) -> bytes:
+    """A file whose sections have all but the same long name, which it holds once."""
+    names_at = 64 + 64 * count
+    sections = b"".join(struct.pack("<IIQQQQIIQQ", n, 1, 0, 0, names_at, name_bytes, 0, 0, 0, 0) for n in range(count))
+    tables = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 0, 64, 0, 64, 0, 0, 64, count, 0)
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + tables + sections + b"x" * name_bytes
+
+
+def test_long_names_of_sections_take_no_memory() -> None:
+    """A file of 1.3 MB that would have us hold 4 GiB."""
+    content = with_long_names(4096, 1 << 20)
+    tracemalloc.start()
+    try:
+        assert parse(content) is None
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 16 << 20
+
+
+class Counting(io.BytesIO):
+    """A file that counts what is read of it."""
+
+    read_bytes = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The same as without."""
+        content = super().read(size)
+        self.read_bytes += len(content)
+        return content
+
+
+@pytest.mark.parametrize(("kind", "flags"), [(4, 4), (1, 6)])
+def test_many_segments_cost_little(kind: int, flags: int) -> None:
+    """As many as Linux lets through, each with all of the file; more than that are refused."""
+    for count, most_bytes in ((1 << 16) // 56, 2 << 20), (65535, 1 << 10):
+        table = struct.pack("<IIQQQQQQ", kind, flags, 0, 0, 0, 1 << 20, 1 << 20, 16) * count
+        tables = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0, 64, 0, 0, 64, 56, count, 64, 0, 0)
+        file = Counting(b"\x7fELF\x02\x01\x01" + bytes(9) + tables + table + bytes(1 << 20))
+        with pytest.raises(UnreadableExecutableError):
+            parse_go_program(file)
+        assert file.read_bytes <= most_bytes
+
+
+hostile_numbers = st.integers(0, 255) | st.sampled_from(
+    [0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 42) - 1, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+)
+hostile_contents = st.one_of(
+    st.sampled_from([INLINE, POINTERS, *BROKEN.values(), note("<"), note(">"), note("<", description=b"\xff")]),
+    st.binary(max_size=80),
+    st.binary(max_size=40).map(lambda tail: INLINE[:-10] + tail),
+    st.binary(max_size=40).map(lambda tail: note("<")[:12] + tail),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    form=st.sampled_from(FORMS),
+    sections=st.none()
+    | st.dictionaries(st.sampled_from([b".go.buildinfo", b".note.go.buildid", b".gopclntab", b".x"]), hostile_contents),
+    segments=st.lists(st.tuples(st.sampled_from([1, 4]), st.sampled_from([4, 6]), hostile_contents), max_size=4),
+    changes=st.lists(st.tuples(st.integers(0, 2000), st.sampled_from([1, 2, 4, 8]), hostile_numbers), max_size=2),
+    cut=st.just(0) | st.integers(0, 400),
+)
+def test_whatever_a_file_holds_it_is_an_answer_or_unknown(
+    form: tuple[ByteOrder, int],
+    sections: dict[bytes, bytes] | None,
+    segments: list[tuple[int, int, bytes]],
+    changes: list[tuple[int, int, int]],
+    cut: int,
+) -> None:
+    """Any content where Go's should be, any number in any table, any end; and it never reads much."""
+    content = bytearray(elf(*form, sections=sections, segments=tuple(segments)))
+    for at, size, value in changes:
+        place = 6 + at % max(1, len(content) - 14)
+        content[place : place + size] = (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+    file = Counting(bytes(content[: max(64, len(content) - cut)]))
+    try:
+        program = parse_go_program(file)
+    except UnreadableExecutableError:
+        program = None
+    assert program is None or isinstance(program, GoProgram)
+    assert file.read_bytes < 4 << 20
 
 
 @pytest.mark.parametrize("cut", [5, 40, 63])

@@ -13,6 +13,8 @@
 //	limit N        set the memory limit
 //	exec           run itself anew in the same process
 //	stats          print heap statistics of runtime.MemStats
+//	map TEXT       map a page full of TEXT, none of Go's memory, and answer its address in hexadecimal
+//	unmap          unmap all of these pages
 package main
 
 import (
@@ -31,6 +33,7 @@ import (
 
 var held [][]byte
 var kept []any
+var mapped [][]byte
 
 //go:noinline
 func leak(count, size int) {
@@ -167,6 +170,29 @@ func profile(path string) error {
 	return pprof.Lookup("heap").WriteTo(file, 0)
 }
 
+func mapPage(text string) (string, error) {
+	page, err := syscall.Mmap(-1, 0, os.Getpagesize(), syscall.PROT_READ|syscall.PROT_WRITE,
+		syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		return "", err
+	}
+	for i := range page {
+		page[i] = text[i%len(text)]
+	}
+	mapped = append(mapped, page)
+	return fmt.Sprintf("%p", &page[0]), nil
+}
+
+func unmapPages() error {
+	for _, page := range mapped {
+		if err := syscall.Munmap(page); err != nil {
+			return err
+		}
+	}
+	mapped = nil
+	return nil
+}
+
 func duplicate(from, to string) error {
 	content, err := os.ReadFile(from)
 	if err != nil {
@@ -215,6 +241,19 @@ func main() {
 			runtime.ReadMemStats(&m)
 			fmt.Println(m.HeapAlloc, m.HeapInuse, m.HeapReleased, m.NextGC)
 			continue
+		case "map":
+			fmt.Sscan(line, &verb, &path)
+			address, err := mapPage(path)
+			if err != nil {
+				address = err.Error()
+			}
+			fmt.Println(address)
+			continue
+		case "unmap":
+			if err := unmapPages(); err != nil {
+				fmt.Println(err)
+				continue
+			}
 		case "copy":
 			fmt.Sscan(line, &verb, &path, &copied)
 			if err := duplicate(path, copied); err != nil {
