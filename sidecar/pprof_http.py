@@ -7,7 +7,6 @@ The handlers are those of Go's ``net/http/pprof``: every answer of its index for
 from __future__ import annotations
 
 import contextlib
-import functools
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +15,8 @@ from http import HTTPStatus
 
 import httpcore
 
-from sidecar.deadline_tcp import DeadlineBackend
 from sidecar.errors import ASK_CHECK, PprofError
+from sidecar.owned_tcp import OwnedBackend, Owner
 from sidecar.settings import PprofSettings
 
 # Sixteen times the largest heap profile seen (50,000 stacks: 4 MB); beyond it, it isn't one.
@@ -43,10 +42,25 @@ class Refusal:
 
 
 class PprofClient:
-    """One pprof endpoint of one process, with its own connection. Safe to use from several threads."""
+    """One pprof endpoint of one process, with its own connection. Safe to use from several threads.
 
-    def __init__(self, *, host: str, port: int, settings: PprofSettings, tls: ssl.SSLContext | None) -> None:
+    Nothing is sent to a port that isn't its ``owner``'s any more: that is looked at before each request, and again
+    where a connection was made for it, before its first byte.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        settings: PprofSettings,
+        tls: ssl.SSLContext | None,
+        owner: Owner | None = None,
+        original: PprofClient | None = None,
+    ) -> None:
         """``host`` as it stands in a URL. With ``tls`` it speaks TLS. No proxy, nothing from our environment.
+
+        Without an ``owner`` whoever has the port is asked. ``original`` is the client that this one is a clone of.
 
         Raises ValueError if the headers or the path of the settings don't fit into an HTTP request.
         """
@@ -54,23 +68,28 @@ class PprofClient:
         self.url = f"{'https' if tls else 'http'}://{host}:{port}{settings.path}"
         self.url.encode("ascii")
         self._headers = _headers(f"{host}:{port}", settings.headers)
-        self._clone = functools.partial(PprofClient, host=host, port=port, settings=settings, tls=tls)
+        self._host, self._settings, self._tls = host, settings, tls
+        self._owner = owner
+        self._original = original
         self._closed = False
+        self._network = OwnedBackend(owner)
         self._pool = httpcore.ConnectionPool(
             ssl_context=tls,
             max_connections=4,
             max_keepalive_connections=1,
-            network_backend=DeadlineBackend(),
+            network_backend=self._network,
         )
 
     @property
     def is_closed(self) -> bool:
-        """True after `close`: look for the endpoint anew."""
-        return self._closed
+        """True after `close`, its own or that of what it is a clone of: look for the endpoint anew."""
+        return self._closed or (self._original is not None and self._original.is_closed)
 
     def clone(self) -> PprofClient:
-        """The same endpoint on a connection of its own, closed on its own."""
-        return self._clone()
+        """The same endpoint on a connection of its own, closed on its own, or with the original."""
+        return PprofClient(
+            host=self._host, port=self.port, settings=self._settings, tls=self._tls, owner=self._owner, original=self
+        )
 
     def close(self) -> None:
         """Close what is idle and ask nothing more; a request in flight still has its deadline to end by.
@@ -103,10 +122,10 @@ class PprofClient:
         """GET ``query`` (such as ``/heap?gc=1``) and hand the body to ``consume`` piece by piece.
 
         Raises `PprofError`, also if the body is longer than `MAX_BODY_BYTES` or isn't there and consumed after
-        ``deadline_s``. What ``consume`` raises comes through.
+        ``deadline_s``, and if it may be another process's. What ``consume`` raises comes through.
         """
         what = f"GET {self.url}{query}"
-        received = 0
+        received, connections = 0, self._network.connections
         with self._get(query, what, deadline_s) as answer:
             if answer.status != HTTPStatus.OK:
                 raise PprofError(f"{what}: HTTP {answer.status}")
@@ -115,6 +134,12 @@ class PprofClient:
                 if received > MAX_BODY_BYTES:
                     raise PprofError(f"{what}: the body is longer than {MAX_BODY_BYTES} bytes")
                 consume(piece)
+        is_proven = self._owner is None or self._owner.is_proven
+        if not is_proven and self._network.connections != connections and (why := self._why_lost()) is not None:
+            raise PprofError(f"{what}: {why}, and whether the answer was its own isn't known")
+
+    def _why_lost(self) -> str | None:
+        return self._owner.why_lost() if self._owner is not None else None
 
     def _get_small(self, query: str) -> _SmallAnswer:
         body = bytearray()
@@ -142,6 +167,8 @@ class PprofClient:
         """Send a request and wait for the head of its answer. Errors begin with ``what``."""
         if self.is_closed:
             raise PprofError(f"{what}: the endpoint was closed, its process or its port has gone")
+        if (why := self._why_lost()) is not None:
+            raise PprofError(f"{what}: {why}")
         end_s = time.monotonic() + deadline_s
         connect_end_s = min(end_s, time.monotonic() + _PROBE_DEADLINE_S)
         request = httpcore.Request(
@@ -167,11 +194,12 @@ def connect(
     settings: PprofSettings,
     *,
     owner_proven: bool = False,
+    owner: Owner | None = None,
 ) -> PprofClient | Refusal:
     """Find out whether a port serves pprof of the program with this command line, in plain HTTP or with TLS.
 
-    ``hosts`` are tried in order; ``owner_proven`` as in `PprofClient.probe`. Returns the endpoint, with a warm
-    connection where its probe was read to the end, or the most telling refusal. Never raises.
+    ``hosts`` are tried in order; ``owner_proven`` as in `PprofClient.probe`, ``owner`` as in `PprofClient`. Returns the
+    endpoint, with a warm connection where its probe was read to the end, or the most telling refusal. Never raises.
 
     The settings' headers may hold a token of the app's. They go to a port that is proven to be the program's, or that
     the settings name, and to no other: its answer may be a lie.
@@ -185,7 +213,7 @@ def connect(
         for scheme in schemes:
             try:
                 tls = _tls_context(settings) if scheme == "https" else None
-                client = PprofClient(host=host, port=port, settings=settings, tls=tls)
+                client = PprofClient(host=host, port=port, settings=settings, tls=tls, owner=owner)
             except OSError as error:
                 return Refusal(reason=f"port {port}: PPROF_CA_FILE {settings.ca_file} can't be used: {error}")
             except ValueError:

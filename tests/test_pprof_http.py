@@ -17,6 +17,7 @@ from sidecar.pprof_http import PprofClient, Refusal, connect
 from sidecar.settings import PprofSettings
 from tests.hostile_server import Answer, HostileServer, http
 from tests.s3_servers.certificates import CertificateFiles, write_certificates
+from tests.watch.test_uploads import wait_until
 
 COMMAND_LINE = b"/app\0--flag\0"
 SETTINGS = PprofSettings()
@@ -501,9 +502,7 @@ def test_closing_lets_a_request_in_flight_end() -> None:
         assert client.is_closed
         with pytest.raises(PprofError, match="closed"):
             client.fetch("/heap", consume, deadline_s=20.0)
-        other = client.clone()
-        assert not other.is_closed
-        other.close()
+        assert client.clone().is_closed
 
 
 @pytest.mark.parametrize(
@@ -520,3 +519,90 @@ def test_a_failed_fetch_says_which_and_why(response: bytes, reason: str) -> None
     """Wrong status, a process that ends in mid-answer, another protocol."""
     with answer_with(response) as server, pytest.raises(PprofError, match=reason):
         fetch(server)
+
+
+class Owner:
+    """Whose port it is; ``lost_after`` says how often it may be asked until it has lost it."""
+
+    def __init__(self, lost_after: int, *, is_proven: bool) -> None:
+        self.is_proven = is_proven
+        self.left = lost_after
+
+    def why_lost(self) -> str | None:
+        """As `PortOwner.why_lost`."""
+        self.left -= 1
+        return "process 7 has ended" if self.left < 0 else None
+
+
+def owned(server: HostileServer, owner: Owner) -> PprofClient:
+    """A client of a port that is this owner's."""
+    settings = PprofSettings(headers=(("Authorization", "Bearer secret"),))
+    return PprofClient(host="127.0.0.1", port=server.port, settings=settings, tls=None, owner=owner)
+
+
+@pytest.mark.parametrize("is_proven", [False, True])
+@pytest.mark.parametrize(("lost_after", "connections"), [(0, 0), (1, 1)])
+def test_nothing_is_sent_to_who_has_the_port_now(lost_after: int, connections: int, is_proven: bool) -> None:  # noqa: FBT001 -- pytest passes by name
+    """Not even a connection is made if the owner is gone already; one that came too late is closed unused."""
+    with answer_with(http(b"heap")) as server:
+        client = owned(server, Owner(lost_after, is_proven=is_proven))
+        with pytest.raises(PprofError, match=r"GET http.*/heap: process 7 has ended"):
+            client.fetch("/heap", lambda _: None, deadline_s=20.0)
+        client.close()
+        if connections:
+            wait_until("the connection was seen", lambda: server.connections == connections)
+    assert server.connections == connections
+    assert server.requests == []
+
+
+def test_a_probe_tells_that_the_port_was_lost() -> None:
+    """It is a refusal as any, and the headers stay here."""
+    with answer_with(http(b"/app\0--flag")) as server:
+        settings = PprofSettings(headers=(("Authorization", "Bearer secret"),), ports=(server.port,))
+        owner = Owner(1, is_proven=True)
+        answer = connect(("127.0.0.1",), server.port, COMMAND_LINE, settings, owner_proven=True, owner=owner)
+    assert isinstance(answer, Refusal)
+    assert "process 7 has ended" in answer.reason
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(("is_proven", "is_kept"), [(False, False), (True, True)])
+def test_an_answer_of_an_owner_that_ended_meanwhile(is_proven: bool, is_kept: bool) -> None:  # noqa: FBT001 -- as above
+    """Where the socket was seen to be its own after connecting, its last bytes count; else they may be another's."""
+    with answer_with(http(b"heap")) as server:
+        client = owned(server, Owner(2, is_proven=is_proven))
+        pieces: list[bytes] = []
+        if is_kept:
+            client.fetch("/heap", pieces.append, deadline_s=20.0)
+            assert pieces == [b"heap"]
+        else:
+            with pytest.raises(PprofError, match="whether the answer was its own isn't known"):
+                client.fetch("/heap", pieces.append, deadline_s=20.0)
+        client.close()
+
+
+def test_a_kept_connection_leads_to_whom_it_was_made_with() -> None:
+    """The owner is looked at once before the request on it, and not after."""
+    with HostileServer(lambda _: iter([http(b"heap", keep_alive=True)]), keep_alive=True) as server:
+        owner = Owner(100, is_proven=False)
+        client = owned(server, owner)
+        client.fetch("/heap", lambda _: None, deadline_s=20.0)
+        owner.left = 1
+        client.fetch("/heap", lambda _: None, deadline_s=20.0)
+        assert (owner.left, server.connections) == (0, 1)
+        client.close()
+
+
+def test_a_clone_is_closed_with_its_original() -> None:
+    """Also one that still waited for its turn; closed on its own, it leaves the original alone."""
+    with answer_with(http(b"heap")) as server:
+        client = client_of(server)
+        first, second = client.clone(), client.clone()
+        first.close()
+        assert (client.is_closed, second.is_closed) == (False, False)
+        client.close()
+        assert second.is_closed
+        assert second.clone().is_closed
+        with pytest.raises(PprofError, match="was closed"):
+            second.fetch("/heap", lambda _: None, deadline_s=20.0)
+    assert server.requests == []

@@ -18,7 +18,7 @@ from typing import Protocol
 
 from sidecar.core.model import Container, Reading
 from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, TargetReadError
-from sidecar.kernel import cgroup_files, foreign_files, membership
+from sidecar.kernel import cgroup_files, foreign_files, membership, proc_files, spokesmen
 from sidecar.kernel.cgroup_files import CgroupVersion
 
 # What a removed cgroup or an ended process answers.
@@ -31,6 +31,9 @@ _READ_BYTES = 8192
 # What a kill did to a container of more processes isn't told in full. Each takes eleven bytes at most.
 _MOST_PIDS = 4096
 _MOST_PIDS_BYTES = 11 * _MOST_PIDS
+
+# The processes of a container share its mounts as a rule, and what one doesn't show us another of its user doesn't.
+_MOST_ASKED = 4
 
 
 class MemorySource(Protocol):
@@ -243,7 +246,7 @@ class ProcessMemory:
         total, alive = 0, False
         for pid in self._pids():
             with contextlib.suppress(OSError):
-                text = (self._proc / str(pid) / "status").read_text(errors="replace")
+                text = proc_files.read_lines(self._proc / str(pid) / "status")
                 anonymous = cgroup_files.parse_status_kib(text, "RssAnon")
                 if anonymous is not None:
                     alive = True
@@ -260,20 +263,25 @@ class ProcessMemory:
 def open_cgroup(proc: Path, container: Container, assumed_limit_bytes: int | None = None) -> MemoryCgroup:
     """Open the memory cgroup of a container through the mounts of its processes, else through our own.
 
-    ``assumed_limit_bytes`` stands in where the cgroup has no limit.
+    Few of many processes are asked, the oldest of each user before the others. ``assumed_limit_bytes`` stands in where
+    the cgroup has no limit.
 
     Raises `TargetGoneError` if all processes have ended, `NotPermittedError` if the kernel shows it to us nowhere.
     """
-    gone = True
-    for process in container.processes:
+    asked = 0
+    for process in spokesmen.by_user(container.processes):
+        is_there = False
         for viewer in (str(process.pid), "self"):
             try:
                 return _open_seen_by(proc, process.pid, viewer, assumed_limit_bytes)
             except TargetGoneError:
                 continue
             except (NotPermittedError, TargetReadError):
-                gone = False
-    if gone:
+                is_there = True
+        asked += is_there
+        if asked == _MOST_ASKED:
+            break
+    if not asked:
         raise TargetGoneError(f"container {container.name!r} has ended")
     raise NotPermittedError(f"the memory cgroup of container {container.name!r} isn't readable: {ASK_CHECK}")
 
@@ -281,7 +289,7 @@ def open_cgroup(proc: Path, container: Container, assumed_limit_bytes: int | Non
 def _open_seen_by(proc: Path, pid: int, viewer: str, assumed_limit_bytes: int | None) -> MemoryCgroup:
     try:
         found = membership.read_cgroup(proc, pid)
-        mounts = (proc / viewer / "mountinfo").read_text(errors="replace")
+        mounts = proc_files.read_lines(proc / viewer / "mountinfo")
     except OSError as error:
         raise _translate(error, f"process {pid}") from error
     if found is None:

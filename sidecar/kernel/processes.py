@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 
 from sidecar.core.model import Container, Process
-from sidecar.kernel import membership
+from sidecar.core.roll_call import Resident
+from sidecar.kernel import membership, proc_files, residents
 
 # PID 1 of a pod's shared PID namespace: Kubernetes' and podman's infra containers.
 _PAUSE_NAMES = {"pause", "catatonit"}
@@ -24,6 +25,10 @@ _RUNTIME_STAGE = re.compile(r"runc:\[|crun$|youki:\[")
 _TERMINATION_LOG = "/termination-log"
 _LOG_ROOT = re.compile(r"(?:/pods/[^/ ]+|^)/containers/([^/ ]+)/[^/ ]+$", re.ASCII)
 _STRICT_LOG_ROOT = re.compile(r"/pods/[0-9a-f-]{32,36}/containers/([^/ ]+)/[0-9a-f]{8}$", re.ASCII)
+
+# The kernel cuts names to this (TASK_COMM_LEN); the whole one is mostly the last part of the first argument.
+_CUT_AT_BYTES = 15
+_FIRST_ARGUMENT_BYTES = 4096
 
 _YOUNG_S = 10.0
 _EXPLICIT_KEY = "explicit"
@@ -85,32 +90,43 @@ class ProcessTable:
             if not _runs(handle):
                 return False
             with handle.oneshot():
-                name, uid, gid = handle.name(), handle.uids().effective, handle.gids().effective
+                uid, gid = handle.uids().effective, handle.gids().effective
         except (psutil.Error, OSError, ValueError):
             return False
-        key = self._cgroup_of(process.pid)
-        if key is None:
+        key, seen = self._cgroup_of(process.pid), residents.look_at(self._proc, process.pid)
+        if key is None or seen is None:
             return False
-        known.process, known.key = replace(process, name=name, uid=uid, gid=gid), key
+        known.process, known.key = replace(process, name=self._whole_name(seen), uid=uid, gid=gid), key
         return True
 
     def _look(self, pid: int) -> _Known | None:
+        seen = residents.look_at(self._proc, pid)  # psutil's name would be out of all that it says its arguments are
+        if seen is None or _RUNTIME_STAGE.match(seen.name):
+            return None
         try:
             handle = psutil.Process(pid)
             with handle.oneshot():
                 process = Process(
                     pid=pid,
                     created_at_s=handle.create_time(),
-                    name=handle.name(),
+                    name=self._whole_name(seen),
                     uid=handle.uids().effective,
                     gid=handle.gids().effective,
                 )
-                if handle.status() == psutil.STATUS_ZOMBIE or _RUNTIME_STAGE.match(process.name):
-                    return None
         except (psutil.Error, OSError, ValueError):
             return None  # it ended while we looked
         key = self._cgroup_of(pid)
         return None if key is None else _Known(handle, process, key)
+
+    def _whole_name(self, seen: Resident) -> str:
+        if len(seen.name.encode(errors="replace")) < _CUT_AT_BYTES:
+            return seen.name
+        try:
+            arguments = proc_files.read_start(self._proc / str(seen.pid) / "cmdline", _FIRST_ARGUMENT_BYTES)
+        except OSError:
+            return seen.name
+        whole = arguments.partition(b"\0")[0].rpartition(b"/")[2].decode(errors="replace")
+        return whole if whole.startswith(seen.name) else seen.name
 
     def _cgroup_of(self, pid: int) -> str | None:
         if self._explicit:
@@ -154,7 +170,7 @@ class ProcessTable:
 
     def _mounted_name(self, pid: int) -> str | None:
         try:
-            text = (self._proc / str(pid) / "mountinfo").read_text(errors="replace")
+            text = proc_files.read_lines(self._proc / str(pid) / "mountinfo")
         except OSError:
             return None
         return container_name(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import resource
 from collections.abc import Iterable
@@ -17,13 +16,16 @@ _DEAD = frozenset({b"X", b"x", b"Z"})
 
 def look(proc: Path, pids: Iterable[int], at_s: float) -> tuple[Resident, ...]:
     """Those of these processes that live, as of ``at_s``. One that has given up its memory is as good as dead."""
-    found = []
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            seen = parse_stat(_read(f"{proc}/{pid}/stat"), page_bytes=resource.getpagesize(), at_s=at_s)
-            if seen is not None and seen.rss_bytes:
-                found.append(seen)
-    return tuple(found)
+    found = (look_at(proc, pid, at_s) for pid in pids)
+    return tuple(seen for seen in found if seen is not None and seen.rss_bytes)
+
+
+def look_at(proc: Path, pid: int, at_s: float = 0.0) -> Resident | None:
+    """One process, also if it has given up its memory; None if it is dead. Its name is cut to 15 bytes (proc(5))."""
+    try:
+        return parse_stat(_read(f"{proc}/{pid}/stat"), page_bytes=resource.getpagesize(), at_s=at_s)
+    except OSError:
+        return None
 
 
 def parse_stat(text: bytes, *, page_bytes: int, at_s: float) -> Resident | None:

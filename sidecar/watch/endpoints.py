@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidecar import logs
 from sidecar.core.model import Container, GoProgram, Process
-from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, UnreadableExecutableError
-from sidecar.kernel import go_executable, sockets
+from sidecar.errors import ASK_CHECK, NotPermittedError
+from sidecar.kernel import go_executable, held_sockets, sockets
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.sockets import ListeningSocket
-from sidecar.pprof_http import PprofClient, Refusal, connect
+from sidecar.pprof_http import PprofClient
 from sidecar.settings import PprofSettings
+from sidecar.watch.faults import Faults, Pause
+from sidecar.watch.port_probe import PortProbe
+from sidecar.watch.programs import Programs
 
 # Young processes are looked at each second, as a leak may begin with the program; later ten seconds will do.
 _YOUNG_S = 60.0
@@ -24,14 +28,9 @@ _YOUNG_INTERVAL_S = 1.0
 _OLD_INTERVAL_S = 10.0
 # A look may not cost more than a hundredth of the time: a pod with ten thousand connections is looked at less often.
 _COST_FACTOR = 100.0
-_FIRST_RETRY_S = 2.0
-_LAST_RETRY_S = 600.0
 # Without the right to see whose sockets they are, each port is asked for each process it could belong to.
 _MAX_GUESSED_PROCESSES = 8
 _PROBES_AT_ONCE = 8
-_FEW_PROGRAMS = 16
-# How long one process may keep a look waiting; ports that keep silent take seconds each.
-_PROBE_BUDGET_S = 3.0
 # Within this time a process that is being set up shows what it runs, if we may see it at all.
 _UNSURE_S = 3.0
 
@@ -48,26 +47,25 @@ class Answering:
 
 
 @dataclass(slots=True)
-class _Refused:
-    reason: str
-    next_s: float
-    delay_s: float
-
-
-@dataclass(slots=True)
 class _Seen:
-    """What is known of a process: its endpoint, and the ports that refused."""
+    """What is known of a process: its endpoint, or what became of the search for one."""
 
     process: Process
     container: Container
     since_s: float
-    executable: tuple[int, int] | None
-    is_go: bool | None
-    program: GoProgram | None
+    probe: PortProbe
+    executable: tuple[int, int] | None = None
+    is_go: bool | None = None
+    program: GoProgram | None = None
     endpoint: Answering | None = None
-    refused: dict[int, _Refused] | None = None
     unattributable: bool = False
     ambiguous: bool = False
+    identifying: Pause = field(default_factory=Pause)
+    probing: Pause = field(default_factory=Pause)
+
+
+# A process, those of the pod's listening sockets that it holds, and the descriptors it has them by.
+_Held = tuple[_Seen, list[ListeningSocket], dict[int, int]]
 
 
 class Endpoints:
@@ -80,7 +78,13 @@ class Endpoints:
         self._next_look_s = 0.0
         self._hurried = False
         self._looks = 0
-        self._programs: dict[tuple[int, int], GoProgram | None] = {}
+        self._programs = Programs(proc)
+        self._faults = Faults("looking for the pprof port")
+
+    @property
+    def faults(self) -> int:
+        """How often the work on a process failed in an unforeseen way."""
+        return self._faults.count
 
     def of(self, container: Container) -> list[Answering]:
         """The processes of a container that answer, each with its warm connection."""
@@ -122,7 +126,7 @@ class Endpoints:
                 )
             elif seen.unattributable:
                 reasons.append(f"the sockets of process {process.pid} aren't visible ({ASK_CHECK})")
-            reasons += [refused.reason for refused in (seen.refused or {}).values()]
+            reasons += seen.probe.reasons
         if reasons:
             return "; ".join(dict.fromkeys(reasons))
         if self._settings.ports:
@@ -140,8 +144,8 @@ class Endpoints:
         listening = sockets.read_listening(self._proc)
         cost_s = time.monotonic() - began_s
         self._drop_closed(listening)
-        self._follow_execs()
-        lacking = [seen for seen in self._seen.values() if seen.endpoint is None and self._is_candidate(seen)]
+        self._follow_execs(now_s)
+        lacking = [seen for seen in self._seen.values() if self._is_candidate(seen, now_s)]
         attributed = {seen.endpoint.inode for seen in self._seen.values() if seen.endpoint is not None}
         attributed |= self._ask_owners(lacking, listening, now_s)
         guessable = [seen for seen in lacking if seen.unattributable and seen.endpoint is None]
@@ -153,8 +157,8 @@ class Endpoints:
     def forget_refusals(self) -> None:
         """Ask every port again at the next refresh."""
         for seen in tuple(self._seen.values()):
-            for refused in tuple((seen.refused or {}).values()):
-                refused.next_s = 0.0
+            seen.probe.forget_refusals()
+            seen.probing.next_s = 0.0
         self._hurried = True
 
     def close(self) -> None:
@@ -165,8 +169,7 @@ class Endpoints:
 
     def _follow(self, containers: tuple[Container, ...], now_s: float) -> None:
         present = {process: container for container in containers for process in container.processes}
-        if len(self._programs) > 2 * len(present) + _FEW_PROGRAMS:
-            self._programs.clear()  # containers come and go, and the numbers of their files are used again
+        self._programs.limit(len(present))
         for process in self._seen.keys() - present.keys():
             gone = self._seen.pop(process)
             if gone.endpoint is not None:
@@ -174,44 +177,36 @@ class Endpoints:
         for process, container in present.items():
             seen = self._seen.get(process)
             if seen is None:
-                executable = go_executable.executable_identity(self._proc, process.pid)
-                is_go, program = self._identify(process, executable)
-                self._seen[process] = _Seen(
-                    process=process,
-                    container=container,
-                    since_s=now_s,
-                    executable=executable,
-                    is_go=is_go,
-                    program=program,
-                )
+                probe = PortProbe(self._proc, process.pid, self._settings)
+                seen = _Seen(process=process, container=container, since_s=now_s, probe=probe)
+                self._identify(seen, go_executable.executable_identity(self._proc, process.pid))
+                self._seen[process] = seen
                 self._hurried = True
             else:
                 seen.container, seen.process = container, process  # it may have another name by now
 
-    def _is_candidate(self, seen: _Seen) -> bool:
+    def _is_candidate(self, seen: _Seen, now_s: float) -> bool:
         """Ports of programs that are no Go programs are never touched, unless the settings name them."""
-        return bool(self._settings.ports) or seen.is_go is not False
+        is_due = seen.endpoint is None and now_s >= seen.probing.next_s
+        return is_due and (bool(self._settings.ports) or seen.is_go is not False)
 
-    def _follow_execs(self) -> None:
+    def _follow_execs(self, now_s: float) -> None:
         """An entry point script becomes the app by execve, as the same process."""
         for seen in self._seen.values():
-            if seen.endpoint is None:
+            if seen.endpoint is None and now_s >= seen.identifying.next_s:
                 executable = go_executable.executable_identity(self._proc, seen.process.pid)
                 if executable is not None and executable != seen.executable:  # the dying show none any more
-                    seen.executable = executable
-                    seen.is_go, seen.program = self._identify(seen.process, executable)
+                    self._identify(seen, executable)
 
-    def _identify(self, process: Process, identity: tuple[int, int] | None) -> tuple[bool | None, GoProgram | None]:
-        """Whether it is a Go program (None where its executable isn't readable), and which."""
-        if identity is None or identity not in self._programs:
-            try:
-                program = go_executable.read_go_program(self._proc, process.pid)
-            except (NotPermittedError, TargetGoneError, UnreadableExecutableError):
-                return None, None
-            if identity is None:
-                return program is not None, program
-            self._programs[identity] = program
-        return self._programs[identity] is not None, self._programs[identity]
+    def _identify(self, seen: _Seen, executable: tuple[int, int] | None) -> None:
+        """Learn what a process runs. One that no parser of ours is ready for may be anything."""
+        try:
+            seen.is_go, seen.program = self._programs.identify(seen.process, executable)
+            seen.executable, seen.identifying = executable, Pause()
+        except Exception:  # noqa: BLE001 -- one odd executable stops nothing else
+            seen.is_go = seen.program = seen.executable = None
+            seen.identifying.lengthen()
+            self._faults.note(seen.process)
 
     def _drop_closed(self, listening: tuple[ListeningSocket, ...]) -> None:
         inodes = {socket.inode for socket in listening}
@@ -226,28 +221,32 @@ class Endpoints:
         The processes are asked side by side: one that keeps silent must not delay the others.
         """
         attributed: set[int] = set()
-        held_by: list[tuple[_Seen, list[ListeningSocket]]] = []
+        inodes = {socket.inode for socket in listening}
+        held_by: list[_Held] = []
         for seen in lacking:
             try:
-                held = sockets.read_socket_inodes(self._proc, seen.process.pid)
+                held = held_sockets.find_descriptors(self._proc, seen.process.pid, inodes)
             except NotPermittedError:
                 seen.unattributable = True
                 continue
+            except Exception:  # noqa: BLE001 -- one odd process stops nothing else
+                self._postpone(seen)
+                continue
             seen.unattributable = False
-            attributed |= held
-            own = [socket for socket in listening if socket.inode in held]
-            if own:
-                held_by.append((seen, own))
+            attributed |= held.keys()
+            if held:
+                held_by.append((seen, [socket for socket in listening if socket.inode in held], held))
 
-        def probe(one: tuple[_Seen, list[ListeningSocket]]) -> None:
-            self._probe(one[0], one[1], now_s, owner_proven=True)
+        def probe(one: _Held) -> None:
+            seen, own, held = one
+            self._probe(seen, own, now_s, held)
 
         if len(held_by) > 1:
             try:
                 with ThreadPoolExecutor(max_workers=_PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
                     list(pool.map(probe, held_by))
             except RuntimeError:  # no thread can be had: in turn, then; what was asked already isn't asked again
-                held_by = [(seen, own) for seen, own in held_by if seen.endpoint is None]
+                held_by = [one for one in held_by if one[0].endpoint is None]
             else:
                 return attributed
         for one in held_by:
@@ -256,58 +255,45 @@ class Endpoints:
 
     def _guess(self, lacking: list[_Seen], unowned: list[ListeningSocket], now_s: float) -> None:
         """Ask each port that could be theirs; the program's arguments in its answer tell whose it is."""
-        lines = Counter(self._command_line(seen.process) for seen in lacking)
+        arguments = {id(seen): hashlib.sha256(seen.probe.command_line()).digest() for seen in lacking}
+        holders = Counter(arguments.values())
         turn = self._looks * _MAX_GUESSED_PROCESSES % len(lacking)
         for seen in (lacking[turn:] + lacking[:turn])[:_MAX_GUESSED_PROCESSES]:
-            seen.ambiguous = lines[self._command_line(seen.process)] > 1
+            seen.ambiguous = holders[arguments[id(seen)]] > 1
             if not seen.ambiguous:
-                self._probe(seen, unowned, now_s, owner_proven=False)
+                self._probe(seen, unowned, now_s, {})
                 claimed = seen.endpoint.inode if seen.endpoint else None
                 unowned = [socket for socket in unowned if socket.inode != claimed]
 
-    def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float, *, owner_proven: bool) -> None:
-        wanted = self._settings.ports
-        known = seen.refused or {}
-        seen.refused = {socket.inode: known[socket.inode] for socket in candidates if socket.inode in known}
-        ends_s = time.monotonic() + _PROBE_BUDGET_S
-        for socket in sorted(candidates, key=lambda s: wanted.index(s.port) if s.port in wanted else s.port):
-            refused = seen.refused.get(socket.inode)
-            if (wanted and socket.port not in wanted) or (refused is not None and now_s < refused.next_s):
-                continue
-            if time.monotonic() >= ends_s:
-                self._hurried = True  # the rest at the next look, before anything that already refused
-                return
-            answer = connect(
-                socket.dial_hosts,
-                socket.port,
-                self._command_line(seen.process),
-                self._settings,
-                owner_proven=owner_proven,
-            )
-            if isinstance(answer, Refusal):
-                delay_s = min(_LAST_RETRY_S, refused.delay_s * 2) if refused else _FIRST_RETRY_S
-                seen.refused[socket.inode] = _Refused(answer.reason, time.monotonic() + delay_s, delay_s)
-                continue
-            seen.endpoint = Answering(
-                process=seen.process,
-                client=answer,
-                program=seen.program,
-                go_environment=read_go_environment(self._proc, seen.process.pid),
-                inode=socket.inode,
-            )
-            seen.refused = None
-            logs.event(
-                logging.DEBUG,
-                "pprof-found",
-                f"container {seen.container.name}: process {seen.process.pid} answers pprof at {answer.url}",
-                container=seen.container.name,
-                pid=seen.process.pid,
-                url=answer.url,
-            )
-            return
+    def _postpone(self, seen: _Seen) -> None:
+        seen.probing.lengthen()
+        self._faults.note(seen.process)
 
-    def _command_line(self, process: Process) -> bytes:
+    def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float, held: dict[int, int]) -> None:
+        """Ask these ports; ``held`` are the descriptors of those that are the process's for certain."""
         try:
-            return (self._proc / str(process.pid) / "cmdline").read_bytes()
-        except OSError:
-            return b""
+            found = seen.probe.ask(candidates, held, now_s)
+        except TimeoutError:
+            self._hurried = True
+            return
+        except Exception:  # noqa: BLE001 -- one odd process stops nothing else
+            self._postpone(seen)
+            return
+        if found is None:
+            return
+        socket, client = found
+        seen.endpoint = Answering(
+            process=seen.process,
+            client=client,
+            program=seen.program,
+            go_environment=read_go_environment(self._proc, seen.process.pid),
+            inode=socket.inode,
+        )
+        logs.event(
+            logging.DEBUG,
+            "pprof-found",
+            f"container {seen.container.name}: process {seen.process.pid} answers pprof at {client.url}",
+            container=seen.container.name,
+            pid=seen.process.pid,
+            url=client.url,
+        )

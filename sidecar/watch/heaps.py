@@ -18,6 +18,7 @@ from sidecar.errors import NotPermittedError, OomHeapDumperError, TargetGoneErro
 from sidecar.goheap import GoHeapError, HeapReader, NotGoError, prepare
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.go_executable import executable_identity
+from sidecar.watch.faults import Faults
 
 # New stacks that are known beforehand make the snapshot in the crisis faster.
 _REFRESH_INTERVAL_S = 5.0
@@ -25,6 +26,7 @@ _REFRESH_INTERVAL_S = 5.0
 _COST_FACTOR = 100.0
 _FIRST_RETRY_S = 1.0
 _LAST_RETRY_S = 300.0
+_UNFORESEEN = "reading its memory failed in an unforeseen way"
 
 
 # What is copied of a program's memory is ours as long as we have it: tens of MiB of a program with many stacks.
@@ -116,6 +118,12 @@ class Heaps:
     def __init__(self, proc: Path) -> None:
         self._proc = proc
         self._seen: dict[Process, _Seen] = {}
+        self._faults = Faults("preparing to read the heap")
+
+    @property
+    def faults(self) -> int:
+        """How often the work on a process failed in an unforeseen way."""
+        return self._faults.count
 
     def of(self, container: Container) -> list[ReadableHeap]:
         """Those of a container's processes, oldest process first."""
@@ -167,6 +175,10 @@ class Heaps:
         except OomHeapDumperError as error:
             self._postpone(seen, error)
             return
+        except Exception as error:  # noqa: BLE001 -- one odd process stops nothing else
+            self._faults.note(seen.process)
+            self._postpone(seen, error)
+            return
         now_s = time.monotonic()
         seen.next_s = now_s + max(_REFRESH_INTERVAL_S, _COST_FACTOR * (now_s - began_s))
 
@@ -181,11 +193,13 @@ class Heaps:
         )
         return ReadableHeap(process, reader, read_go_environment(self._proc, process.pid))
 
-    def _postpone(self, seen: _Seen, error: OomHeapDumperError) -> None:
+    def _postpone(self, seen: _Seen, error: Exception) -> None:
         """A runtime that is just starting looks like an unknown one: soon again, then less and less often."""
-        if isinstance(error, GoHeapError | TargetGoneError) and seen.heap is not None:
+        is_foreseen = isinstance(error, OomHeapDumperError)
+        if not is_foreseen or isinstance(error, GoHeapError | TargetGoneError):
             self._drop(seen)  # it isn't what it was
-        seen.why_not, seen.refused = str(error), isinstance(error, NotPermittedError)
+        seen.why_not = str(error) if is_foreseen else f"{_UNFORESEEN} ({type(error).__name__})"
+        seen.refused = isinstance(error, NotPermittedError)
         seen.delay_s = min(_LAST_RETRY_S, seen.delay_s * 2 or _FIRST_RETRY_S)
         seen.next_s = time.monotonic() + seen.delay_s
 

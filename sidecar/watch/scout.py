@@ -24,6 +24,7 @@ from sidecar.kernel import cgroup, residents
 from sidecar.kernel.cgroup import MemorySource, ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.settings import Settings
+from sidecar.watch.cgroup_search import CgroupSearch
 from sidecar.watch.endpoints import Endpoints
 from sidecar.watch.heaps import Heaps
 from sidecar.watch.sources import Source, sources_of
@@ -61,6 +62,7 @@ class Scout:
         self._stopping = False
         self._scans = 0
         self._lives = 0
+        self._search = CgroupSearch()
         self._unreadable = logs.RateLimit(interval_s=600.0)
         self._pids: dict[str, tuple[int, ...]] = {}
 
@@ -82,6 +84,7 @@ class Scout:
         containers = self._table.scan(verify=bool(lost) or self._scans % _VERIFY_EVERY_SCANS == 0)
         before = {surveyed.container.key: surveyed for surveyed in self.survey if surveyed.container.key not in lost}
         self._pids = {container.key: tuple(p.pid for p in container.processes) for container in containers}
+        self._search.keep(self._pids.keys())
         survey = []
         for container in containers:
             known = before.get(container.key)
@@ -166,11 +169,15 @@ class Scout:
         """
         if self._settings.targets.pids:
             return fallback or self._process_memory(container)
+        now_s = time.monotonic()
+        if fallback is not None and not self._search.is_due(container, now_s):
+            return fallback
         try:
             return cgroup.open_cgroup(self._proc, container, self._settings.targets.limit_bytes)
         except TargetGoneError:
             return None
         except NotPermittedError as error:
+            self._search.note_refusal(container, now_s)
             if fallback is not None:
                 self._report_unreadable(container, str(error))
             return fallback or self._process_memory(container)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sidecar import logs
 from sidecar.capture import Dump
 from sidecar.core.keys import NEWEST
 from sidecar.core.manifest import Subject
@@ -67,6 +68,9 @@ def take_heap(
             dump.take_snapshot(source.heap)
         except OomHeapDumperError as error:
             problems.append(f"{NEWEST}: {error}")
+        except Exception as error:  # noqa: BLE001 -- the program may still answer
+            logs.fault("capture-crashed", f"reading the heap of process {source.process.pid} failed unforeseen")
+            problems.append(f"{NEWEST}: failed in an unforeseen way ({type(error).__name__})")
         else:
             return executable
     if source.answering is not None:

@@ -175,3 +175,16 @@ def test_a_process_that_ended_is_not_alive(proc: FakeProc, change: str) -> None:
         (directory / "status").write_text((directory / "status").read_text().replace("S (sleeping)", "Z (zombie)"))
     assert not table.is_alive(before.main)
     assert table.scan(verify=True) == ()
+
+
+def test_a_name_that_the_kernel_has_cut_is_completed(tmp_path: Path) -> None:
+    """It keeps 15 bytes of it; the first argument has the rest, unless the program calls itself otherwise."""
+    program = tmp_path / "payments-reconciler"
+    program.symlink_to("/bin/sleep")
+    for arguments, name in (([str(program), "600"], program.name), (["other", "600"], program.name[:15])):
+        with subprocess.Popen(arguments, executable=program) as process:
+            try:
+                (found,) = ProcessTable(Path("/proc"), pids=(process.pid,)).scan()
+                assert [each.name for each in found.processes] == [name]
+            finally:
+                process.kill()

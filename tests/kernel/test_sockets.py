@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -54,6 +55,30 @@ def test_connections_are_not_listeners(tmp_path: Path) -> None:
     assert [(one.port, one.inode) for one in sockets.read_listening(proc.root)] == [(8080, 77)]
 
 
+def test_connections_are_not_even_read() -> None:
+    """They come after the listening sockets, and there may be a million of them."""
+    lines = iter(["header", "0: 0100007F:1F90 0:0 0A 0 0 0 0 0 77 1", "1: 0100007F:1F91 0:0 01 0 0 0 0 0 88 1", "more"])
+    assert [one.inode for one in sockets.parse_listening(lines)] == [77]
+    assert list(lines) == ["more"]
+
+
+def test_the_kernel_lists_connections_after_all_that_listen() -> None:
+    """Many of both, of both IP versions: none that listens is missed."""
+    with contextlib.ExitStack() as held:
+        ports = set()
+        for number in range(40):
+            family, host = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))[number % 2]
+            server = held.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            try:
+                server.bind((host, 0))
+            except OSError:
+                continue
+            server.listen()
+            ports.add(server.getsockname()[1])
+            held.enter_context(socket.create_connection(server.getsockname()[:2]))
+        assert ports <= {one.port for one in sockets.read_listening(Path("/proc"))}
+
+
 def test_an_ended_process_holds_nothing(tmp_path: Path) -> None:
     """A process that is gone has no sockets; that is no error."""
     assert sockets.read_socket_inodes(tmp_path, 4242) == frozenset()
@@ -62,5 +87,5 @@ def test_an_ended_process_holds_nothing(tmp_path: Path) -> None:
 @given(st.text())
 def test_no_text_crashes_the_parser(text: str) -> None:
     """Whatever the file says, sockets come out or nothing."""
-    for one in sockets.parse_listening("header\n" + text):
+    for one in sockets.parse_listening(["header", *text.splitlines()]):
         assert one.inode >= 0 or str(one.inode) in text

@@ -19,6 +19,7 @@ from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.endpoints import Answering
+from sidecar.watch.port_owner import PortOwner
 from sidecar.watch.workers import Workers
 from tests.core.test_profile_check import PROFILE
 from tests.hostile_server import HostileServer, http
@@ -151,3 +152,15 @@ def test_a_full_spool_refuses_baselines_quietly(tmp_path: Path) -> None:
         assert at.baselines.of(PROCESS) is not None
         assert at.drops == []
     assert events == []
+
+
+def test_none_is_taken_of_who_has_the_port_after_the_program(tmp_path: Path) -> None:
+    """It would be put beside the dead program's dumps."""
+    with bench(tmp_path) as at:
+        at.client.close()
+        owner = PortOwner(proc=Path("/proc"), pid=4_194_304, start_ticks=1, inode=1, descriptor=None)
+        settings = PprofSettings()
+        at.client = PprofClient(host="127.0.0.1", port=at.server.port, settings=settings, tls=None, owner=owner)
+        at.keep(0.0)
+        assert at.baselines.of(PROCESS) is None
+        assert at.server.requests == []

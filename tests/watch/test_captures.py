@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,14 +15,19 @@ from sidecar.core.manifest import Incident, Place
 from sidecar.core.model import Container, Reading, Sample
 from sidecar.core.trigger import Reason
 from sidecar.heap_encoder import EncodedHeap, HeapEncoder
+from sidecar.pprof_http import PprofClient
+from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
 from sidecar.watch.captures import Captures, Request
+from sidecar.watch.endpoints import Answering
 from sidecar.watch.heaps import ReadableHeap
 from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout
 from sidecar.watch.sources import MAX_PROCESSES, Source
 from sidecar.watch.workers import Workers
+from tests.core.test_profile_check import PROFILE
+from tests.hostile_server import HostileServer, http
 from tests.watch.settings import settings_in
 from tests.watch.test_last_moments import POLICY, PROCESS, Heap
 from tests.watch.test_uploads import logged, wait_until
@@ -137,6 +143,27 @@ def test_a_fault_of_ours_ends_a_request_as_any_failure(tmp_path: Path, monkeypat
         assert {"capture-failed", "capture-crashed"} <= set(events)
         assert ground.life.idle.is_set()
         assert ground.capture() == [True]
+
+
+def test_a_fault_in_reading_memory_leaves_the_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one way to the heap fails in an unforeseen way, the other is taken."""
+
+    def fault(*_: object) -> int:
+        raise IndexError("out of range")
+
+    ground = Ground(tmp_path, 1)
+    monkeypatch.setattr(Heap, "write_snapshot", fault)
+    with HostileServer(lambda _: iter([http(gzip.compress(PROFILE))])) as server, logged() as events:
+        client = PprofClient(host="127.0.0.1", port=server.port, settings=PprofSettings(), tls=None)
+        answering = Answering(process=PROCESS, client=client, program=None, go_environment=None, inode=1)
+        (source,) = ground.sources(Container(key="/c", name="app", processes=(PROCESS,)))
+        monkeypatch.setattr(ground, "sources", lambda _: [replace(source, answering=answering)])
+        assert ground.capture() == [True]
+        client.close()
+    (manifest,) = ground.manifests()
+    assert manifest["profiles"][0]["source"] == "http"
+    assert "IndexError" in str(manifest["problems"])
+    assert "capture-crashed" in events
 
 
 def test_of_many_programs_the_oldest_are_dumped(tmp_path: Path) -> None:
