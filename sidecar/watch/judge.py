@@ -69,7 +69,8 @@ class Judge:
         """Whether anybody could be dumped, as far as is known by now; why not is noted for the end."""
         container, life = target.surveyed.container, target.life
         if not has_heap and not self._scout.endpoints.was_looked_at(container):
-            life.why_no_dump = _TOO_YOUNG
+            if (target.ratio(self._policy) or 0.0) >= self._policy.critical_ratio:
+                life.why_no_dump = _TOO_YOUNG
             return False
         if not has_heap and self._scout.endpoints.is_without_go(container):
             life.why_no_dump = _NO_GO

@@ -95,7 +95,7 @@ def test_an_invisible_kill_of_a_child_is_reported(pod: LocalPod, sidecar: MakeSi
     (path,) = wait_until("it is reported", lambda: run.stored("outcome-process-oom-killed.json"))
     assert app.is_running
     assert manifest_of(path)["counted"]
-    assert list(path.parent.glob("heap-newest.pb.gz"))
+    wait_until("what was in hand is readable", lambda: list(path.parent.glob("heap-newest.pb.gz")))
     run.stop()
 
 

@@ -112,6 +112,7 @@ def test_a_child_that_is_killed_is_reported(play: Play, deployment: Manifest, bu
     assert outcome["container"] == "app"
     assert "signal: killed" in pod.log("app")
     assert pod.exits("app") == []
+    pod.wait_for_document("manifest.json")
     assert any("/heap-" in name for name in pod.stored("heap-*.pb.gz"))
 
 

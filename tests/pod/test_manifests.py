@@ -43,6 +43,7 @@ def test_the_leak_is_named_from_s3_and_the_restarted_app_is_followed(
         assert pod.wait_for_exit("app", life) == 137
         pod.wait_for("container-ended", life, container="app", ending="oom-killed")
         pod.wait_for_document("outcome-oom-killed.json", life)
+        pod.wait_for_document("manifest.json", life)
     outcomes = pod.stored("outcome-oom-killed.json")
     incidents = {key.split("/")[-2].split("_")[3].split("-")[0] for key in outcomes}
     assert len(incidents) == 2

@@ -63,6 +63,9 @@ def test_why_there_is_no_dump_is_known_at_any_moment(tmp_path: Path) -> None:
     world, target = World(), new_target()
     judge = judge_in(world, tmp_path)
     world.found, world.is_known = [], False
+    observe(target, 9.9, 0.5)
+    judge.judge(target, freely=True)
+    assert target.life.why_no_dump is None
     observe(target, 10.0, 0.95)
     judge.judge(target, freely=True)
     assert "hadn't been looked at" in str(target.life.why_no_dump)
