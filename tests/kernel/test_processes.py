@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
 from sidecar.kernel.processes import ProcessTable
+from tests.e2e.sidecar_run import wait_until
 from tests.kernel.fake_proc import FakeProc
 
 LOG_MOUNT = "9 8 0:5 /var/lib/kubelet/pods/0a-1b/containers/{}/77aa /dev/termination-log rw - ext4 /dev/sda rw"
@@ -178,6 +180,12 @@ def test_a_process_that_ended_is_not_alive(proc: FakeProc, change: str) -> None:
     assert table.scan(verify=True) == ()
 
 
+def is_called(table: ProcessTable, name: str) -> bool:
+    """Whether the only process is by now."""
+    (found,) = table.scan()
+    return found.main.name == name
+
+
 def test_a_name_that_the_kernel_has_cut_is_completed(tmp_path: Path) -> None:
     """It keeps 15 bytes of it; the first argument has the rest, unless the program calls itself otherwise."""
     program = tmp_path / "payments-reconciler"
@@ -185,7 +193,8 @@ def test_a_name_that_the_kernel_has_cut_is_completed(tmp_path: Path) -> None:
     for arguments, name in (([str(program), "600"], program.name), (["other", "600"], program.name[:15])):
         with subprocess.Popen(arguments, executable=program) as process:
             try:
-                (found,) = ProcessTable(Path("/proc"), pids=(process.pid,)).scan()
-                assert [each.name for each in found.processes] == [name]
+                table = ProcessTable(Path("/proc"), pids=(process.pid,))
+                # An exec shows the name a moment before the arguments.
+                wait_until(f"it is called {name}", partial(is_called, table, name))
             finally:
                 process.kill()
