@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -102,7 +103,8 @@ def crowded(tmp_path: Path) -> Iterator[FakeProc]:
     (fake.root / "self/mountinfo").write_text("")
     line = "9 8 0:5 /{} /" + "x" * 1000 + " rw - tmpfs none rw\n"
     log = "9 8 0:5 /pods/0a-1b/containers/api/77aa /dev/termination-log rw - ext4 /dev/sda rw\n"
-    fake.process(42, "0::/../c1\n", mountinfo=log + line * (CLAIM_BYTES >> 13))
+    fake.process(42, "0::/../c1\n", mountinfo=log + line * 2000)
+    os.truncate(fake.root / "42/mountinfo", CLAIM_BYTES)  # a hole costs nothing to make
     yield fake
     psutil.PROCFS_PATH = "/proc"
 
@@ -125,7 +127,8 @@ def test_mounts_are_read_up_to_a_bound(crowded: FakeProc) -> None:
 def test_a_status_is_read_up_to_a_bound(crowded: FakeProc) -> None:
     """What comes first counts."""
     with (crowded.root / "42/status").open("a") as status:
-        status.write("Groups:\t" + "4294967295 " * (CLAIM_BYTES >> 4))
+        status.write("Groups:\t" + "4294967295 " * 200_000)
+        status.truncate(CLAIM_BYTES)
     source = ProcessMemory(crowded.root, lambda: (42,), None)
     assert peak_bytes(source.read) < MOST_BYTES
     assert source.read_usage_bytes() == 1 << 20
