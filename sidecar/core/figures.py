@@ -119,9 +119,21 @@ def figures_of(reading: Reading, gc: Mapping[str, int | None] | None, *, missing
         free=free,
         stacks=known.get("stacks_bytes", 0),
         runtime=known["mapped_ready_bytes"],
-        goal=known.get("heap_goal_bytes"),
+        goal=_goal(known),
         gomemlimit=gomemlimit if gomemlimit < _NO_GOMEMLIMIT else None,
         in_use=known.get("profile_in_use_bytes", 0),
         short_lived=known.get("profile_short_lived_bytes", 0),
         largest_object=known.get("profile_largest_object_bytes", 0),
     )
+
+
+def _goal(known: Mapping[str, int]) -> int | None:
+    """The next collection's goal; None where none is due.
+
+    As a collection ends, what it marked is known a moment before the next goal is (gcMarkTermination in
+    runtime/mgc.go), and only then is the goal below it: GOGC tells the next one.
+    """
+    goal, marked, gogc_percent = known.get("heap_goal_bytes"), known["heap_marked_bytes"], known.get("gc_percent", -1)
+    if goal is None or goal >= marked or gogc_percent < 0:
+        return goal
+    return marked + marked * gogc_percent // 100

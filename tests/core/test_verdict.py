@@ -69,6 +69,8 @@ def test_garbage_that_piled_up_has_its_figures_and_remedy() -> None:
         ({"heap_goal_bytes": None}, "gc-headroom"),
         ({"heap_goal_bytes": None, "heap_marked_bytes": 0, "profile_short_lived_bytes": 0}, "heap-growth"),
         ({"heap_goal_bytes": 300, "heap_marked_bytes": 150}, "heap-growth"),
+        # The goal of the collection that has just ended: the next one is due at 700 MiB.
+        ({"heap_goal_bytes": 300, "heap_live_bytes": 360}, "gc-headroom"),
         ({"heap_goal_bytes": 300, "heap_marked_bytes": 100, "heap_live_bytes": 110}, "unknown"),
         ({"heap_free_bytes": 300, "heap_in_use_bytes": 192, "heap_live_bytes": 190}, "room-left"),
         ({"heap_in_use_bytes": 100, "heap_live_bytes": 90, "mapped_ready_bytes": 110}, "outside-the-go-heap"),
