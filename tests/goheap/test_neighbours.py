@@ -25,6 +25,7 @@ from tests.goheap.programs import NEWEST, OLDEST, Cell, Running, build
 PROC = Path("/proc")
 BLOCK_BYTES = 1 << 16
 TEXT = "none-of-the-runtimes"
+PATIENT = Limits(budget_s=60)  # on a slow machine many new stacks take longer than a crisis would allow
 
 
 def pages_of(snapshot: bytes) -> tuple[set[int], set[int]]:
@@ -46,7 +47,7 @@ def surround(program: Running, reader: HeapReader) -> None:
     for round_ in range(1, 40):
         mapped = [int(program.tell(f"map {TEXT}"), 16) for _ in range(3)]
         program.tell(f"stacks {1000 * round_}")
-        reader.refresh()
+        reader.refresh(PATIENT)
         ours = {page // BLOCK_BYTES for start, size in reader._buckets._extents for page in (start, start + size - 1)}
         if round_ > 3 and any(address // BLOCK_BYTES in ours for address in mapped):
             return
@@ -60,12 +61,13 @@ def test_a_snapshot_has_nothing_but_the_pages_with_buckets(cell: Cell) -> None:
         surround(program, reader)
         for command in ("gc", "features", "stacks 50000"):
             program.tell(command)
-            snapshot = reader.snapshot()
+            snapshot = reader.snapshot(PATIENT)
             assert TEXT.encode() not in snapshot
             there, needed = pages_of(snapshot)
             assert there == needed
         known = reader.known_bytes
         with prepare(PROC, program.pid) as fresh:
+            fresh.refresh(PATIENT)
             assert fresh.known_bytes == known
 
 
@@ -73,10 +75,10 @@ def test_a_program_may_unmap_what_lies_beside() -> None:
     """Its heap stays readable, with all that was known."""
     with Running(build(NEWEST), rate=1) as program, prepare(PROC, program.pid) as reader:
         surround(program, reader)
-        before, _ = pages_of(reader.snapshot())
+        before, _ = pages_of(reader.snapshot(PATIENT))
         program.tell("unmap")
         for _ in range(3):
-            after, needed = pages_of(reader.snapshot())
+            after, needed = pages_of(reader.snapshot(PATIENT))
             assert after == needed >= before
 
 
@@ -84,15 +86,15 @@ def test_a_program_that_unmaps_what_was_known_is_learnt_anew() -> None:
     """Once, by the snapshot itself, as it is alive."""
     with Running(build(NEWEST), rate=1) as program, prepare(PROC, program.pid) as reader:
         program.tell("stacks 3000")
-        count = reader.refresh()
+        count = reader.refresh(PATIENT)
         known = reader._buckets
         known._extents = joined((*known._extents, (int(program.tell(f"map {TEXT}"), 16), PAGE_BYTES)))
-        assert TEXT.encode() in reader.snapshot()
+        assert TEXT.encode() in reader.snapshot(PATIENT)
         program.tell("unmap")
-        there, needed = pages_of(reader.snapshot())
+        there, needed = pages_of(reader.snapshot(PATIENT))
         assert there == needed
         assert reader.known_buckets >= count
-        assert pages_of(reader.snapshot())[0] >= there
+        assert pages_of(reader.snapshot(PATIENT))[0] >= there
 
 
 def test_a_program_that_loses_its_memory_as_it_ends_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +112,7 @@ def test_a_program_that_loses_its_memory_as_it_ends_is_gone(monkeypatch: pytest.
 
         monkeypatch.setattr(ProcessMemory, "read_extents", end_after)
         with pytest.raises(TargetGoneError):
-            reader.snapshot()
+            reader.snapshot(PATIENT)
 
 
 def test_a_bucket_may_lie_anywhere_and_end_nowhere() -> None:
@@ -152,4 +154,4 @@ def test_a_snapshot_without_any_bucket_of_many_is_an_error() -> None:
         reader._buckets._forget()
         with pytest.raises(TargetReadError, match="budget"):
             reader.snapshot(Limits(budget_s=0))
-        assert pages_of(reader.snapshot())[0]
+        assert pages_of(reader.snapshot(PATIENT))[0]
