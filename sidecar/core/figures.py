@@ -60,6 +60,11 @@ class Figures:
         return max(0, self.heap_live - self.live_after_gc)
 
     @property
+    def unswept(self) -> int:
+        """What the last collection found to be garbage and hasn't been swept, so that it is in memory still."""
+        return max(0, self.heap - self.free - max(self.heap_live, self.live_after_gc))
+
+    @property
     def for_the_runtime(self) -> int:
         """What the limit leaves to the Go runtime."""
         return max(0, self.limit - self.outside_runtime)

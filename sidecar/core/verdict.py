@@ -124,7 +124,8 @@ def _judge(f: Figures) -> tuple[Name, str, str]:
     if f.gomemlimit_helps and f.gomemlimit is not None and f.runtime >= _NEAR_GOMEMLIMIT * f.gomemlimit:
         return _near_gomemlimit(f, f.gomemlimit)
     comes_late = not f.gomemlimit_helps and (f.goal is None or f.goal > GOMEMLIMIT_SHARE * f.for_the_runtime)
-    if comes_late and f.is_freed_again:
+    was_late = not f.gomemlimit_helps and f.unswept >= _GROWN * f.limit
+    if (comes_late or was_late) and f.is_freed_again:
         return _headroom(f)
     if comes_late or f.grown >= _GROWN * f.limit:
         return _growth(f, comes_late=comes_late)
@@ -173,6 +174,8 @@ def _headroom(f: Figures) -> tuple[Name, str, str]:
         f"one {_due(f)}, with a limit of {_size(f.limit)} and GOMEMLIMIT {_setting(f)}; the code that "
         f"holds the heap has freed {_freed(f)} of what it allocated so far"
     )
+    if f.unswept >= _GROWN * f.limit:
+        why += f"; {_size(f.unswept)} that this collection found to be garbage weren't swept yet"
     if f.surely_live > _LIVE_IS_MUCH * f.for_the_heap:
         share = 100 * f.surely_live // max(1, f.for_the_heap)
         why += f"; but what was live is {share} % of what the limit leaves to the heap, by work at hand or a leak"
