@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,9 +98,9 @@ class PlainStage:
 
     def how_the_app_ended(self) -> str:
         """The exit code, and whose doing it was."""
-        return (
-            f"exit code {_exit_code(self._app.wait(_END_WITHIN_S))}; SIGKILL from the demo, in the OOM killer's place"
-        )
+        status = self._app.wait(_END_WITHIN_S)
+        whose = "SIGKILL from the demo, in the OOM killer's place" if status == -signal.SIGKILL else "its own doing"
+        return f"exit code {_exit_code(status)}; {whose}"
 
     def stop_sidecar(self, timeout_s: float) -> int:
         """SIGTERM to the sidecar."""

@@ -86,7 +86,8 @@ def test_the_first_function_of_a_table_is_found(lines: list[str], top: str | Non
 
 def test_without_cgroups_the_stage_kills_at_the_limit() -> None:
     """An app that passes the limit dies by SIGKILL, and what the sidecar started dies with the stage."""
-    app = Command(argv=(sys.executable, "-c", "x = bytearray(b'1') * (80 << 20); input()"), env={})
+    leak = "import signal; x = bytearray(b'1') * (80 << 20); signal.pause()"
+    app = Command(argv=(sys.executable, "-c", leak), env={})
     sidecar = Command(argv=("sh", "-c", 'echo "$MEMORY_LIMIT $@" >&2; sleep 600 & wait', "sh"), env={"PATH": "/bin"})
     with plain_stage(app, sidecar, 40 << 20) as stage:
         limit, option, pid = stage.sidecar_log.readline().decode().split()
