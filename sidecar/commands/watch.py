@@ -118,7 +118,9 @@ def command(settings: Settings) -> None:
         threading.Thread(target=scout.watch_containers, daemon=True, name="containers"),
         threading.Thread(target=scout.watch_ports, daemon=True, name="ports"),
         threading.Thread(target=scout.watch_heaps, daemon=True, name="heaps"),
-        threading.Thread(target=_keep_status, args=(settings, loop, captures, uploads), daemon=True, name="status"),
+        threading.Thread(
+            target=_keep_status, args=(settings, scout, loop, captures, uploads), daemon=True, name="status"
+        ),
         uploader,
     ):
         thread.start()
@@ -184,7 +186,7 @@ def _report_drop(dump_id: DumpId, size_bytes: int) -> None:
     )
 
 
-def _keep_status(settings: Settings, loop: Loop, captures: Captures, uploads: Uploads) -> None:
+def _keep_status(settings: Settings, scout: Scout, loop: Loop, captures: Captures, uploads: Uploads) -> None:
     while True:
         with contextlib.suppress(OSError):  # a full disk is told by whoever needs it
             write_status(
@@ -195,6 +197,7 @@ def _keep_status(settings: Settings, loop: Loop, captures: Captures, uploads: Up
                     containers=loop.targets,
                     samples=loop.samples,
                     read_errors=loop.read_errors,
+                    process_faults=scout.faults,
                     dumps=captures.taken,
                     failed_captures=captures.failed,
                     uploaded_files=uploads.uploaded,

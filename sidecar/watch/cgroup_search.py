@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
+from sidecar.core.backoff import Retry
 from sidecar.core.model import Container
 
-_FIRST_DELAY_S = 1.0
-_LAST_DELAY_S = 60.0
+_retry = partial(Retry, first_s=1.0, last_s=60.0)
 
 
 @dataclass(slots=True)
 class _Refused:
     by: object
-    next_s: float
-    delay_s: float
+    retry: Retry = field(default_factory=_retry)
 
 
 class CgroupSearch:
@@ -27,15 +27,14 @@ class CgroupSearch:
     def is_due(self, container: Container, now_s: float) -> bool:
         """Whether it is time to ask: also when its main process is another or does other things, or a user is new."""
         refused = self._refused.get(container.key)
-        return refused is None or now_s >= refused.next_s or refused.by != _appearance(container)
+        return refused is None or refused.retry.is_due(now_s) or refused.by != _appearance(container)
 
     def note_refusal(self, container: Container, now_s: float) -> None:
         """It was asked for in vain."""
-        before, by = self._refused.get(container.key), _appearance(container)
-        delay_s = _FIRST_DELAY_S
-        if before is not None and before.by == by:
-            delay_s = min(_LAST_DELAY_S, 2 * before.delay_s)
-        self._refused[container.key] = _Refused(by=by, next_s=now_s + delay_s, delay_s=delay_s)
+        refused, by = self._refused.get(container.key), _appearance(container)
+        if refused is None or refused.by != by:
+            refused = self._refused[container.key] = _Refused(by=by)
+        refused.retry.note_failure(now_s)
 
     def keep(self, keys: Collection[str]) -> None:
         """Forget the containers that aren't among these any more."""

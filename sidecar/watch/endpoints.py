@@ -8,9 +8,11 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sidecar import logs
+from sidecar.core.backoff import Retry
 from sidecar.core.model import Container, GoProgram, Process
 from sidecar.errors import ASK_CHECK, NotPermittedError
 from sidecar.kernel import go_executable, held_sockets, sockets
@@ -18,7 +20,7 @@ from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.sockets import ListeningSocket
 from sidecar.pprof_http import PprofClient
 from sidecar.settings import PprofSettings
-from sidecar.watch.faults import Faults, Pause
+from sidecar.watch.faults import Faults
 from sidecar.watch.port_probe import PortProbe
 from sidecar.watch.programs import Programs
 
@@ -33,6 +35,7 @@ _MAX_GUESSED_PROCESSES = 8
 _PROBES_AT_ONCE = 8
 # Within this time a process that is being set up shows what it runs, if we may see it at all.
 _UNSURE_S = 3.0
+_retry = partial(Retry, first_s=2.0, last_s=600.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +63,8 @@ class _Seen:
     endpoint: Answering | None = None
     unattributable: bool = False
     ambiguous: bool = False
-    identifying: Pause = field(default_factory=Pause)
-    probing: Pause = field(default_factory=Pause)
+    identifying: Retry = field(default_factory=_retry)
+    probing: Retry = field(default_factory=_retry)
 
 
 # A process, those of the pod's listening sockets that it holds, and the descriptors it has them by.
@@ -158,7 +161,7 @@ class Endpoints:
         """Ask every port again at the next refresh."""
         for seen in tuple(self._seen.values()):
             seen.probe.forget_refusals()
-            seen.probing.next_s = 0.0
+            seen.probing.hasten()
         self._hurried = True
 
     def close(self) -> None:
@@ -187,13 +190,13 @@ class Endpoints:
 
     def _is_candidate(self, seen: _Seen, now_s: float) -> bool:
         """Ports of programs that are no Go programs are never touched, unless the settings name them."""
-        is_due = seen.endpoint is None and now_s >= seen.probing.next_s
+        is_due = seen.endpoint is None and seen.probing.is_due(now_s)
         return is_due and (bool(self._settings.ports) or seen.is_go is not False)
 
     def _follow_execs(self, now_s: float) -> None:
         """An entry point script becomes the app by execve, as the same process."""
         for seen in self._seen.values():
-            if seen.endpoint is None and now_s >= seen.identifying.next_s:
+            if seen.endpoint is None and seen.identifying.is_due(now_s):
                 executable = go_executable.executable_identity(self._proc, seen.process.pid)
                 if executable is not None and executable != seen.executable:  # the dying show none any more
                     self._identify(seen, executable)
@@ -202,10 +205,10 @@ class Endpoints:
         """Learn what a process runs. One that no parser of ours is ready for may be anything."""
         try:
             seen.is_go, seen.program = self._programs.identify(seen.process, executable)
-            seen.executable, seen.identifying = executable, Pause()
+            seen.executable, seen.identifying = executable, _retry()
         except Exception:  # noqa: BLE001 -- one odd executable stops nothing else
             seen.is_go = seen.program = seen.executable = None
-            seen.identifying.lengthen()
+            seen.identifying.note_failure(time.monotonic())
             self._faults.note(seen.process)
 
     def _drop_closed(self, listening: tuple[ListeningSocket, ...]) -> None:
@@ -266,7 +269,7 @@ class Endpoints:
                 unowned = [socket for socket in unowned if socket.inode != claimed]
 
     def _postpone(self, seen: _Seen) -> None:
-        seen.probing.lengthen()
+        seen.probing.note_failure(time.monotonic())
         self._faults.note(seen.process)
 
     def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float, held: dict[int, int]) -> None:

@@ -4,26 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass
 
 from sidecar import logs
 from sidecar.core.model import Process
-
-_FIRST_DELAY_S = 2.0
-_LAST_DELAY_S = 600.0
-
-
-@dataclass(slots=True)
-class Pause:
-    """Before something is tried again: twice as long after each failure."""
-
-    next_s: float = 0.0
-    delay_s: float = 0.0
-
-    def lengthen(self) -> None:
-        """It failed just now."""
-        self.delay_s = min(_LAST_DELAY_S, 2 * self.delay_s or _FIRST_DELAY_S)
-        self.next_s = time.monotonic() + self.delay_s
 
 
 class Faults:

@@ -24,6 +24,7 @@ class Status:
     containers: int
     samples: int
     read_errors: int
+    process_faults: int
     dumps: int
     failed_captures: int
     uploaded_files: int

@@ -8,10 +8,12 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sidecar import logs
+from sidecar.core.backoff import Retry
 from sidecar.core.model import Container, GoProgram, Process
 from sidecar.core.output import Output
 from sidecar.errors import NotPermittedError, OomHeapDumperError, TargetGoneError
@@ -24,8 +26,7 @@ from sidecar.watch.faults import Faults
 _REFRESH_INTERVAL_S = 5.0
 # Learning may not cost more than a hundredth of the time.
 _COST_FACTOR = 100.0
-_FIRST_RETRY_S = 1.0
-_LAST_RETRY_S = 300.0
+_retry = partial(Retry, first_s=1.0, last_s=300.0)
 _UNFORESEEN = "reading its memory failed in an unforeseen way"
 
 
@@ -108,8 +109,8 @@ class _Seen:
     heap: ReadableHeap | None = None
     why_not: str | None = "its memory wasn't looked at yet"
     refused: bool = False
-    next_s: float = 0.0
-    delay_s: float = 0.0
+    next_s: float = float("-inf")
+    retry: Retry = field(default_factory=_retry)
 
 
 class Heaps:
@@ -165,10 +166,8 @@ class Heaps:
         try:
             if seen.heap is None:
                 seen.heap = self._prepare(seen.process)
-                seen.why_not, seen.refused, seen.delay_s = None, False, 0.0
             else:
                 seen.heap.refresh()
-                seen.why_not, seen.refused, seen.delay_s = None, False, 0.0
         except NotGoError:
             seen.why_not, seen.next_s = None, float("inf")  # until it executes another program
             return
@@ -179,6 +178,7 @@ class Heaps:
             self._faults.note(seen.process)
             self._postpone(seen, error)
             return
+        seen.why_not, seen.refused, seen.retry = None, False, _retry()
         now_s = time.monotonic()
         seen.next_s = now_s + max(_REFRESH_INTERVAL_S, _COST_FACTOR * (now_s - began_s))
 
@@ -200,8 +200,8 @@ class Heaps:
             self._drop(seen)  # it isn't what it was
         seen.why_not = str(error) if is_foreseen else f"{_UNFORESEEN} ({type(error).__name__})"
         seen.refused = isinstance(error, NotPermittedError)
-        seen.delay_s = min(_LAST_RETRY_S, seen.delay_s * 2 or _FIRST_RETRY_S)
-        seen.next_s = time.monotonic() + seen.delay_s
+        seen.retry.note_failure(time.monotonic())
+        seen.next_s = seen.retry.next_s
 
     def _drop(self, seen: _Seen) -> None:
         heap, seen.heap = seen.heap, None

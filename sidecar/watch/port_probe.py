@@ -5,25 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from sidecar.core.backoff import Retry
 from sidecar.kernel import proc_files, residents
 from sidecar.kernel.sockets import ListeningSocket
 from sidecar.pprof_http import PprofClient, Refusal, connect
 from sidecar.settings import PprofSettings
-from sidecar.watch.faults import Pause
 from sidecar.watch.port_owner import PortOwner
 
 # How long one process may keep a look waiting; ports that keep silent take seconds each.
 _PROBE_BUDGET_S = 3.0
 # Linux's most for one argument. Longer ones say whose a port is only as far as they are equal.
 _MOST_ARGUMENTS_BYTES = 1 << 17
+_retry = partial(Retry, first_s=2.0, last_s=600.0)
 
 
 @dataclass(slots=True)
 class _Refused:
     reason: str = ""
-    pause: Pause = field(default_factory=Pause)
+    retry: Retry = field(default_factory=_retry)
 
 
 class PortProbe:
@@ -46,7 +48,7 @@ class PortProbe:
     def forget_refusals(self) -> None:
         """Ask every port again."""
         for refused in tuple(self._refused.values()):
-            refused.pause.next_s = 0.0
+            refused.retry.hasten()
 
     def command_line(self) -> bytes:
         """The arguments of the process as /proc has them, the beginning of very long ones; empty if it has ended."""
@@ -69,7 +71,7 @@ class PortProbe:
         ends_s = time.monotonic() + _PROBE_BUDGET_S
         for socket in sorted(inodes.values(), key=lambda s: wanted.index(s.port) if s.port in wanted else s.port):
             refused = self._refused.get(socket.inode)
-            if (wanted and socket.port not in wanted) or (refused is not None and now_s < refused.pause.next_s):
+            if (wanted and socket.port not in wanted) or (refused is not None and not refused.retry.is_due(now_s)):
                 continue
             if time.monotonic() >= ends_s:
                 raise TimeoutError
@@ -79,7 +81,7 @@ class PortProbe:
                 return socket, answer
             refused = self._refused.setdefault(socket.inode, _Refused())
             refused.reason = answer.reason
-            refused.pause.lengthen()
+            refused.retry.note_failure(time.monotonic())
         return None
 
     def _connect(self, socket: ListeningSocket, descriptor: int | None) -> PprofClient | Refusal:

@@ -66,6 +66,11 @@ class Scout:
         self._unreadable = logs.RateLimit(interval_s=600.0)
         self._pids: dict[str, tuple[int, ...]] = {}
 
+    @property
+    def faults(self) -> int:
+        """How often the work on a single process failed in an unforeseen way."""
+        return self.endpoints.faults + (self.heaps.faults if self.heaps is not None else 0)
+
     def sources(self, container: Container) -> list[Source]:
         """Where the heaps of a container's processes can be had from now, oldest process first."""
         return sources_of(container, self.heaps, self.endpoints)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.backoff import FIRST_DELAY_S, MAX_DELAY_S, upload_delay_s
+from sidecar.core.backoff import FIRST_DELAY_S, MAX_DELAY_S, Retry, upload_delay_s
 
 jitters = st.floats(min_value=0, max_value=1, exclude_max=True)
 
@@ -29,3 +29,20 @@ def test_a_delay_stays_within_its_bounds(errors: int, jitter: float) -> None:
 def test_more_errors_never_wait_less(errors: int, jitter: float) -> None:
     """For the same jitter a further error never shortens the delay."""
     assert upload_delay_s(errors, jitter) <= upload_delay_s(errors + 1, jitter)
+
+
+def test_each_failure_makes_the_next_try_later() -> None:
+    """Up to a bound, counted from the failure; hastened, it is due at once and what comes next is as late as before."""
+    retry, now_s, delays_s = Retry(first_s=2.0, last_s=600.0), 100.0, []
+    assert retry.is_due(now_s)
+    for _ in range(12):
+        retry.note_failure(now_s)
+        assert not retry.is_due(retry.next_s - 0.001)
+        assert retry.is_due(retry.next_s)
+        delays_s.append(retry.next_s - now_s)
+        now_s = retry.next_s
+    assert delays_s == [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 600.0, 600.0, 600.0]
+    retry.hasten()
+    assert retry.is_due(now_s)
+    retry.note_failure(now_s)
+    assert retry.next_s == now_s + 600.0

@@ -18,7 +18,6 @@ from sidecar.kernel import go_executable, held_sockets
 from sidecar.settings import PprofSettings
 from sidecar.watch import heaps
 from sidecar.watch.endpoints import Endpoints
-from sidecar.watch.faults import Pause
 from sidecar.watch.heaps import Heaps
 from sidecar.watch.port_probe import PortProbe
 from tests.hostile_server import HostileServer, http
@@ -125,13 +124,3 @@ def test_the_heaps_of_the_others_are_prepared(
     watched.refresh((odd,), time.monotonic() + 1000.0)
     assert tried.count(odd.main.pid) == 2
     watched.close()
-
-
-def test_each_failure_makes_the_pause_longer() -> None:
-    """Up to a bound."""
-    pause, delays_s = Pause(), []
-    for _ in range(12):
-        pause.lengthen()
-        delays_s.append(pause.delay_s)
-    assert delays_s[:4] == [2.0, 4.0, 8.0, 16.0]
-    assert delays_s[-1] == delays_s[-2] == 600.0

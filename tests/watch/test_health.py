@@ -17,6 +17,7 @@ STATUS = Status(
     containers=1,
     samples=7,
     read_errors=0,
+    process_faults=0,
     dumps=0,
     failed_captures=0,
     uploaded_files=0,
