@@ -14,7 +14,7 @@ NOT_ON_V2 := tests/benchmarks tests/commands tests/core tests/inject tests/k8s t
 	tests/localpod/test_go_memory_leak.py tests/localpod/test_s3.py tests/localpod/test_toolchain.py \
 	tests/pod/test_apps.py tests/pod/test_base_images.py tests/pod/test_component.py tests/pod/test_image.py \
 	tests/pod/test_endings.py tests/pod/test_kube.py tests/pod/test_tls.py \
-	tests/webhook tests/test_architecture.py tests/test_command_line.py tests/test_pprof_http.py tests/test_readme.py
+	tests/webhook tests/test_architecture.py tests/test_command_line.py tests/pprof tests/test_readme.py
 # A kernel each for two halves: a kernel that is one process seldom uses a whole core.
 ON_V2 = $(VM_RUN) -t 1700 -m 3G -- $(BIN)/python -m pytest -p no:cacheprovider --durations=10
 NEW_VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && $(PYTHON) -m venv --clear

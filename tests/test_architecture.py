@@ -20,9 +20,7 @@ ALLOWED = {
     "stores": {"core", "errors"},
     "settings": {"core", "stores"},
     "logs": {"core", "settings"},
-    "pprof_http": {"errors", "settings", "owned_tcp"},
-    "owned_tcp": {"deadline_tcp"},
-    "deadline_tcp": set(),
+    "pprof": {"errors", "settings"},
     "spool": {"core", "errors"},
     "capture": {"core", "errors", "spool", "heap_encoder", "published_profile"},
     "published_profile": {"core", "errors", "spool"},
@@ -32,7 +30,7 @@ ALLOWED = {
     "inject": {"core", "errors", "option_types", "options"},
     "webhook": {"core", "errors", "inject", "logs"},
     "watch": {
-        *("core", "errors", "kernel", "stores", "settings", "logs", "pprof_http", "spool", "capture"),
+        *("core", "errors", "kernel", "stores", "settings", "logs", "pprof", "spool", "capture"),
         *("uploader_process", "goheap", "guard", "heap_encoder", "published_profile"),
     },
 }

@@ -17,7 +17,7 @@ from sidecar.core.keys import profile_name, safe_name
 from sidecar.core.model import Process
 from sidecar.core.trigger import TriggerPolicy
 from sidecar.errors import OomHeapDumperError, SpoolError
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.published_profile import take_profile
 from sidecar.spool import Spool
 from sidecar.watch.endpoints import Answering

@@ -20,7 +20,7 @@ from sidecar.core.model import Container
 from sidecar.core.quantities import format_bytes
 from sidecar.errors import OomHeapDumperError
 from sidecar.heap_encoder import HeapEncoder
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.settings import Settings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines

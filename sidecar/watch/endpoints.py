@@ -18,7 +18,7 @@ from sidecar.errors import ASK_CHECK, NotPermittedError
 from sidecar.kernel import go_executable, held_sockets, sockets
 from sidecar.kernel.environment import read_go_environment
 from sidecar.kernel.sockets import ListeningSocket
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.watch.faults import Faults
 from sidecar.watch.port_probe import PortProbe

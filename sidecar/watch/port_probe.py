@@ -11,7 +11,7 @@ from pathlib import Path
 from sidecar.core.backoff import Retry
 from sidecar.kernel import proc_files, residents
 from sidecar.kernel.sockets import ListeningSocket
-from sidecar.pprof_http import PprofClient, Refusal, connect
+from sidecar.pprof import PprofClient, Refusal, connect
 from sidecar.settings import PprofSettings
 from sidecar.watch.port_owner import PortOwner
 

@@ -14,7 +14,7 @@ import pytest
 from sidecar.core.keys import DumpId
 from sidecar.core.model import Process
 from sidecar.core.trigger import TriggerPolicy
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines

@@ -15,7 +15,7 @@ from sidecar.core.manifest import Incident, Place
 from sidecar.core.model import Container, Reading, Sample
 from sidecar.core.trigger import Reason
 from sidecar.heap_encoder import EncodedHeap, HeapEncoder
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines

@@ -20,7 +20,7 @@ from sidecar.core.output import Output
 from sidecar.core.trigger import Reason, TriggerPolicy
 from sidecar.errors import OomHeapDumperError, TargetGoneError
 from sidecar.heap_encoder import EncodedHeap, HeapEncoder
-from sidecar.pprof_http import PprofClient
+from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines

@@ -1,8 +1,4 @@
-"""Talks to ``net/http/pprof`` of a Go program over HTTP, on a connection that is kept warm.
-
-The handlers are those of Go's ``net/http/pprof``: every answer of its index for an unknown profile is a 404 with
-``X-Go-Pprof: 1``; ``cmdline`` answers the program's arguments joined by NUL bytes.
-"""
+"""One endpoint of ``net/http/pprof`` of a Go program over HTTP, on a connection that is kept warm."""
 
 from __future__ import annotations
 
@@ -10,13 +6,13 @@ import contextlib
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from http import HTTPStatus
 
 import httpcore
 
-from sidecar.errors import ASK_CHECK, PprofError
-from sidecar.owned_tcp import OwnedBackend, Owner
+from sidecar.errors import PprofError
+from sidecar.pprof.answers import Refusal, SmallAnswer, judge
+from sidecar.pprof.owned_tcp import OwnedBackend, Owner
 from sidecar.settings import PprofSettings
 
 # Sixteen times the largest heap profile seen (50,000 stacks: 4 MB); beyond it, it isn't one.
@@ -24,21 +20,8 @@ MAX_BODY_BYTES = 64 << 20
 
 _PROBE_BODY_BYTES = 1 << 20
 _PROBE_DEADLINE_S = 2.0
-_TLS_HINT = b"HTTP request to an HTTPS server"
-_SPEAKS_TLS = "speaks TLS"
-_UNSENDABLE = "HTTP can't carry this request: check PPROF_PATH and PPROF_HEADERS"
-_WANTS_CREDENTIALS = "it wants credentials, see PPROF_HEADERS"
-_WITHHELD = f"they weren't sent, as whose port it is isn't visible: name it in PPROF_PORTS, or {ASK_CHECK}"
-# What cmdline's handler sets in every Go, and hardly anybody else does together.
-_GO_TEXT = {b"content-type": b"text/plain; charset=utf-8", b"x-content-type-options": b"nosniff"}
+UNSENDABLE = "HTTP can't carry this request: check PPROF_PATH and PPROF_HEADERS"
 _GZIP_MAGIC = b"\x1f\x8b"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Why a port isn't a pprof endpoint, in words for people."""
-
-    reason: str
 
 
 class PprofClient:
@@ -110,7 +93,7 @@ class PprofClient:
         """
         try:
             answer = self._get_small("/cmdline")
-            refusal = _judge(answer, command_line, owner_proven=owner_proven)
+            refusal = judge(answer, command_line, owner_proven=owner_proven)
             may_have_heap = owner_proven and answer.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND)
             if refusal is not None and may_have_heap and self._begins_like_a_profile("/heap"):
                 return None
@@ -141,14 +124,14 @@ class PprofClient:
     def _why_lost(self) -> str | None:
         return self._owner.why_lost() if self._owner is not None else None
 
-    def _get_small(self, query: str) -> _SmallAnswer:
+    def _get_small(self, query: str) -> SmallAnswer:
         body = bytearray()
         with self._get(query, "probe", _PROBE_DEADLINE_S) as answer:
             for piece in answer.pieces():
                 body += piece
                 if len(body) > _PROBE_BODY_BYTES:
                     raise PprofError("probe: answers without end")
-            return _SmallAnswer(status=answer.status, headers=answer.headers, body=bytes(body))
+            return SmallAnswer(status=answer.status, headers=answer.headers, body=bytes(body))
 
     def _begins_like_a_profile(self, query: str) -> bool:
         """Whether the answer is a packed profile by its first bytes; the rest is dropped with the connection."""
@@ -187,60 +170,6 @@ class PprofClient:
                 self.close()
 
 
-def connect(
-    hosts: tuple[str, ...],
-    port: int,
-    command_line: bytes,
-    settings: PprofSettings,
-    *,
-    owner_proven: bool = False,
-    owner: Owner | None = None,
-) -> PprofClient | Refusal:
-    """Find out whether a port serves pprof of the program with this command line, in plain HTTP or with TLS.
-
-    ``hosts`` are tried in order; ``owner_proven`` as in `PprofClient.probe`, ``owner`` as in `PprofClient`. Returns the
-    endpoint, with a warm connection where its probe was read to the end, or the most telling refusal. Never raises.
-
-    The settings' headers may hold a token of the app's. They go to a port that is proven to be the program's, or that
-    the settings name, and to no other: its answer may be a lie.
-    """
-    withheld = bool(settings.headers) and not owner_proven and port not in settings.ports
-    if withheld:
-        settings = replace(settings, headers=())
-    refusal = Refusal(reason="no host to dial")
-    schemes = ("http", "https") if settings.scheme == "auto" else (settings.scheme,)
-    for host in hosts:
-        for scheme in schemes:
-            try:
-                tls = _tls_context(settings) if scheme == "https" else None
-                client = PprofClient(host=host, port=port, settings=settings, tls=tls, owner=owner)
-            except OSError as error:
-                return Refusal(reason=f"port {port}: PPROF_CA_FILE {settings.ca_file} can't be used: {error}")
-            except ValueError:
-                return Refusal(reason=f"port {port}: {_UNSENDABLE}")
-            answer = client.probe(command_line, owner_proven=owner_proven)
-            if answer is None:
-                return client
-            client.close()
-            if scheme == "http" or len(schemes) == 1 or refusal.reason == _SPEAKS_TLS:
-                refusal = answer
-            if answer.reason != _SPEAKS_TLS:
-                break
-    why = f"; {_WITHHELD}" if withheld and refusal.reason.endswith(_WANTS_CREDENTIALS) else ""
-    return Refusal(reason=f"port {port}: {refusal.reason}{why}")
-
-
-def _tls_context(settings: PprofSettings) -> ssl.SSLContext:
-    """Check the chain against the given CA only. Names aren't checked: an address inside the pod is dialled."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    if settings.ca_file is None:
-        context.verify_mode = ssl.CERT_NONE
-    else:
-        context.load_verify_locations(settings.ca_file)
-    return context
-
-
 def _headers(authority: str, configured: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """The headers of each request. A profile is gzip already: nobody should pack it twice."""
     own = {"Host": authority, "User-Agent": "oom-heap-dumper", "Accept-Encoding": "identity"}
@@ -248,36 +177,6 @@ def _headers(authority: str, configured: Iterable[tuple[str, str]]) -> list[tupl
     replaced = {name.lower() for name, _ in given}
     kept = [(name.encode(), value.encode()) for name, value in own.items() if name.lower().encode() not in replaced]
     return kept + given
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _SmallAnswer:
-    status: int
-    headers: dict[bytes, bytes]
-    body: bytes
-
-
-def _judge(answer: _SmallAnswer, command_line: bytes, *, owner_proven: bool) -> Refusal | None:
-    """Whether an answer to ``/cmdline`` is pprof's, and this program's: a neighbour's index answers as ours would."""
-    is_index = b"x-go-pprof" in answer.headers
-    if is_index and owner_proven:
-        return None
-    if answer.status == HTTPStatus.OK:
-        arguments = command_line.rstrip(b"\0")
-        if arguments and answer.body.rstrip(b"\0\n") == arguments:
-            return None
-        if owner_proven and _GO_TEXT.items() <= answer.headers.items():
-            return None
-        return Refusal(reason="answers, but not with this program's arguments")
-    if is_index:
-        return Refusal(reason=f"pprof that doesn't tell whose it is: serve its cmdline too, or {ASK_CHECK}")
-    if _TLS_HINT in answer.body:
-        return Refusal(reason=_SPEAKS_TLS)
-    if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return Refusal(reason=f"HTTP {answer.status}: {_WANTS_CREDENTIALS}")
-    if 300 <= answer.status < 400:
-        return Refusal(reason=f"HTTP {answer.status}: redirects are not followed")
-    return Refusal(reason=f"HTTP {answer.status}")
 
 
 class _Answer:
@@ -314,6 +213,6 @@ def _translated(what: str, deadline_s: float) -> Iterator[None]:
     except httpcore.TimeoutException as error:
         raise PprofError(f"{what}: no whole answer within {deadline_s:g} s") from error
     except httpcore.LocalProtocolError:
-        raise PprofError(f"{what}: {_UNSENDABLE}") from None  # its words quote the header, which may be a secret
+        raise PprofError(f"{what}: {UNSENDABLE}") from None  # its words quote the header, which may be a secret
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ValueError) as error:
         raise PprofError(f"{what}: {str(error) or type(error).__name__}") from error

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import httpcore
 
-from sidecar.deadline_tcp import DeadlineBackend
+from sidecar.pprof.deadline_tcp import DeadlineBackend
 
 
 class Owner(Protocol):
