@@ -20,7 +20,7 @@ from sidecar.errors import OomHeapDumperError, SpoolError
 from sidecar.pprof import PprofClient
 from sidecar.published_profile import take_profile
 from sidecar.spool import Spool
-from sidecar.watch.endpoints import Answering
+from sidecar.watch.candidates import Answering
 from sidecar.watch.workers import Workers
 
 # While the spool has no room, the program isn't asked for profiles only to throw them away.

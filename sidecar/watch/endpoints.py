@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import time
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from sidecar import logs
-from sidecar.core.backoff import Retry
-from sidecar.core.model import Container, GoProgram, Process
-from sidecar.errors import ASK_CHECK, NotPermittedError
-from sidecar.kernel import go_executable, held_sockets, sockets
-from sidecar.kernel.environment import read_go_environment
+from sidecar.core.model import Container, Process
+from sidecar.errors import ASK_CHECK
+from sidecar.kernel import go_executable, sockets
 from sidecar.kernel.sockets import ListeningSocket
-from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
+from sidecar.watch.candidates import Answering, Candidate, new_retry
 from sidecar.watch.faults import Faults
 from sidecar.watch.port_probe import PortProbe
+from sidecar.watch.port_search import PortSearch
 from sidecar.watch.programs import Programs
 
 # Young processes are looked at each second, as a leak may begin with the program; later ten seconds will do.
@@ -30,45 +22,8 @@ _YOUNG_INTERVAL_S = 1.0
 _OLD_INTERVAL_S = 10.0
 # A look may not cost more than a hundredth of the time: a pod with ten thousand connections is looked at less often.
 _COST_FACTOR = 100.0
-# Without the right to see whose sockets they are, each port is asked for each process it could belong to.
-_MAX_GUESSED_PROCESSES = 8
-_PROBES_AT_ONCE = 8
 # Within this time a process that is being set up shows what it runs, if we may see it at all.
 _UNSURE_S = 3.0
-_retry = partial(Retry, first_s=2.0, last_s=600.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answering:
-    """A process that answers pprof, and what was learnt of it in calm times: at the crisis it may be gone."""
-
-    process: Process
-    client: PprofClient
-    program: GoProgram | None
-    go_environment: dict[str, str] | None
-    inode: int
-
-
-@dataclass(slots=True)
-class _Seen:
-    """What is known of a process: its endpoint, or what became of the search for one."""
-
-    process: Process
-    container: Container
-    since_s: float
-    probe: PortProbe
-    executable: tuple[int, int] | None = None
-    is_go: bool | None = None
-    program: GoProgram | None = None
-    endpoint: Answering | None = None
-    unattributable: bool = False
-    ambiguous: bool = False
-    identifying: Retry = field(default_factory=_retry)
-    probing: Retry = field(default_factory=_retry)
-
-
-# A process, those of the pod's listening sockets that it holds, and the descriptors it has them by.
-_Held = tuple[_Seen, list[ListeningSocket], dict[int, int]]
 
 
 class Endpoints:
@@ -77,12 +32,12 @@ class Endpoints:
     def __init__(self, proc: Path, settings: PprofSettings) -> None:
         self._proc = proc
         self._settings = settings
-        self._seen: dict[Process, _Seen] = {}
+        self._seen: dict[Process, Candidate] = {}
         self._next_look_s = 0.0
         self._hurried = False
-        self._looks = 0
         self._programs = Programs(proc)
         self._faults = Faults("looking for the pprof port")
+        self._search = PortSearch(proc, self._faults)
 
     @property
     def faults(self) -> int:
@@ -142,7 +97,6 @@ class Endpoints:
         if now_s < self._next_look_s and not self._hurried:
             return
         self._hurried = False
-        self._looks += 1
         began_s = time.monotonic()
         listening = sockets.read_listening(self._proc)
         cost_s = time.monotonic() - began_s
@@ -150,10 +104,8 @@ class Endpoints:
         self._follow_execs(now_s)
         lacking = [seen for seen in self._seen.values() if self._is_candidate(seen, now_s)]
         attributed = {seen.endpoint.inode for seen in self._seen.values() if seen.endpoint is not None}
-        attributed |= self._ask_owners(lacking, listening, now_s)
-        guessable = [seen for seen in lacking if seen.unattributable and seen.endpoint is None]
-        if guessable:
-            self._guess(guessable, [s for s in listening if s.inode not in attributed], now_s)
+        if not self._search.ask(lacking, listening, attributed, now_s):
+            self._hurried = True
         young = any(seen.endpoint is None and now_s - seen.since_s < _YOUNG_S for seen in self._seen.values())
         self._next_look_s = now_s + max(_YOUNG_INTERVAL_S if young else _OLD_INTERVAL_S, _COST_FACTOR * cost_s)
 
@@ -181,14 +133,14 @@ class Endpoints:
             seen = self._seen.get(process)
             if seen is None:
                 probe = PortProbe(self._proc, process.pid, self._settings)
-                seen = _Seen(process=process, container=container, since_s=now_s, probe=probe)
+                seen = Candidate(process=process, container=container, since_s=now_s, probe=probe)
                 self._identify(seen, go_executable.executable_identity(self._proc, process.pid))
                 self._seen[process] = seen
                 self._hurried = True
             else:
                 seen.container, seen.process = container, process  # it may have another name by now
 
-    def _is_candidate(self, seen: _Seen, now_s: float) -> bool:
+    def _is_candidate(self, seen: Candidate, now_s: float) -> bool:
         """Ports of programs that are no Go programs are never touched, unless the settings name them."""
         is_due = seen.endpoint is None and seen.probing.is_due(now_s)
         return is_due and (bool(self._settings.ports) or seen.is_go is not False)
@@ -201,11 +153,11 @@ class Endpoints:
                 if executable is not None and executable != seen.executable:  # the dying show none any more
                     self._identify(seen, executable)
 
-    def _identify(self, seen: _Seen, executable: tuple[int, int] | None) -> None:
+    def _identify(self, seen: Candidate, executable: tuple[int, int] | None) -> None:
         """Learn what a process runs. One that no parser of ours is ready for may be anything."""
         try:
             seen.is_go, seen.program = self._programs.identify(seen.process, executable)
-            seen.executable, seen.identifying = executable, _retry()
+            seen.executable, seen.identifying = executable, new_retry()
         except Exception:  # noqa: BLE001 -- one odd executable stops nothing else
             seen.is_go = seen.program = seen.executable = None
             seen.identifying.note_failure(time.monotonic())
@@ -217,86 +169,3 @@ class Endpoints:
             if seen.endpoint is not None and (seen.endpoint.client.is_closed or seen.endpoint.inode not in inodes):
                 seen.endpoint.client.close()
                 seen.endpoint = None
-
-    def _ask_owners(self, lacking: list[_Seen], listening: tuple[ListeningSocket, ...], now_s: float) -> set[int]:
-        """Probe the sockets that these processes hold; the inodes that are known to be theirs.
-
-        The processes are asked side by side: one that keeps silent must not delay the others.
-        """
-        attributed: set[int] = set()
-        inodes = {socket.inode for socket in listening}
-        held_by: list[_Held] = []
-        for seen in lacking:
-            try:
-                held = held_sockets.find_descriptors(self._proc, seen.process.pid, inodes)
-            except NotPermittedError:
-                seen.unattributable = True
-                continue
-            except Exception:  # noqa: BLE001 -- one odd process stops nothing else
-                self._postpone(seen)
-                continue
-            seen.unattributable = False
-            attributed |= held.keys()
-            if held:
-                held_by.append((seen, [socket for socket in listening if socket.inode in held], held))
-
-        def probe(one: _Held) -> None:
-            seen, own, held = one
-            self._probe(seen, own, now_s, held)
-
-        if len(held_by) > 1:
-            try:
-                with ThreadPoolExecutor(max_workers=_PROBES_AT_ONCE, thread_name_prefix="probe") as pool:
-                    list(pool.map(probe, held_by))
-            except RuntimeError:  # no thread can be had: in turn, then; what was asked already isn't asked again
-                held_by = [one for one in held_by if one[0].endpoint is None]
-            else:
-                return attributed
-        for one in held_by:
-            probe(one)
-        return attributed
-
-    def _guess(self, lacking: list[_Seen], unowned: list[ListeningSocket], now_s: float) -> None:
-        """Ask each port that could be theirs; the program's arguments in its answer tell whose it is."""
-        arguments = {id(seen): hashlib.sha256(seen.probe.command_line()).digest() for seen in lacking}
-        holders = Counter(arguments.values())
-        turn = self._looks * _MAX_GUESSED_PROCESSES % len(lacking)
-        for seen in (lacking[turn:] + lacking[:turn])[:_MAX_GUESSED_PROCESSES]:
-            seen.ambiguous = holders[arguments[id(seen)]] > 1
-            if not seen.ambiguous:
-                self._probe(seen, unowned, now_s, {})
-                claimed = seen.endpoint.inode if seen.endpoint else None
-                unowned = [socket for socket in unowned if socket.inode != claimed]
-
-    def _postpone(self, seen: _Seen) -> None:
-        seen.probing.note_failure(time.monotonic())
-        self._faults.note(seen.process)
-
-    def _probe(self, seen: _Seen, candidates: list[ListeningSocket], now_s: float, held: dict[int, int]) -> None:
-        """Ask these ports; ``held`` are the descriptors of those that are the process's for certain."""
-        try:
-            found = seen.probe.ask(candidates, held, now_s)
-        except TimeoutError:
-            self._hurried = True
-            return
-        except Exception:  # noqa: BLE001 -- one odd process stops nothing else
-            self._postpone(seen)
-            return
-        if found is None:
-            return
-        socket, client = found
-        seen.endpoint = Answering(
-            process=seen.process,
-            client=client,
-            program=seen.program,
-            go_environment=read_go_environment(self._proc, seen.process.pid),
-            inode=socket.inode,
-        )
-        logs.event(
-            logging.DEBUG,
-            "pprof-found",
-            f"container {seen.container.name}: process {seen.process.pid} answers pprof at {client.url}",
-            container=seen.container.name,
-            pid=seen.process.pid,
-            url=client.url,
-        )

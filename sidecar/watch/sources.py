@@ -13,7 +13,8 @@ from sidecar.core.keys import NEWEST
 from sidecar.core.manifest import Subject
 from sidecar.core.model import Container, Process
 from sidecar.errors import OomHeapDumperError, TargetGoneError
-from sidecar.watch.endpoints import Answering, Endpoints
+from sidecar.watch.candidates import Answering
+from sidecar.watch.endpoints import Endpoints
 from sidecar.watch.heaps import Heaps, ReadableHeap
 
 # The oldest are what the container was started for. Each costs a thread, room in the spool, and time of the program.

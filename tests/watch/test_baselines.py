@@ -18,7 +18,7 @@ from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
-from sidecar.watch.endpoints import Answering
+from sidecar.watch.candidates import Answering
 from sidecar.watch.port_owner import PortOwner
 from sidecar.watch.workers import Workers
 from tests.core.test_profile_check import PROFILE

@@ -19,8 +19,8 @@ from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
+from sidecar.watch.candidates import Answering
 from sidecar.watch.captures import Captures, Request
-from sidecar.watch.endpoints import Answering
 from sidecar.watch.heaps import ReadableHeap
 from sidecar.watch.life import Life
 from sidecar.watch.scout import Scout

@@ -24,8 +24,8 @@ from sidecar.pprof import PprofClient
 from sidecar.settings import PprofSettings
 from sidecar.spool import Spool
 from sidecar.watch.baselines import Baselines
+from sidecar.watch.candidates import Answering
 from sidecar.watch.endings import End, Endings
-from sidecar.watch.endpoints import Answering
 from sidecar.watch.heaps import ReadableHeap
 from sidecar.watch.last_moments import LastMoments
 from sidecar.watch.life import InHand, Life

@@ -1,0 +1,42 @@
+"""Processes that may answer pprof, and those that do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+
+from sidecar.core.backoff import Retry
+from sidecar.core.model import Container, GoProgram, Process
+from sidecar.pprof import PprofClient
+from sidecar.watch.port_probe import PortProbe
+
+new_retry = partial(Retry, first_s=2.0, last_s=600.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answering:
+    """A process that answers pprof, and what was learnt of it in calm times: at the crisis it may be gone."""
+
+    process: Process
+    client: PprofClient
+    program: GoProgram | None
+    go_environment: dict[str, str] | None
+    inode: int
+
+
+@dataclass(slots=True)
+class Candidate:
+    """What is known of a process: its endpoint, or what became of the search for one."""
+
+    process: Process
+    container: Container
+    since_s: float
+    probe: PortProbe
+    executable: tuple[int, int] | None = None
+    is_go: bool | None = None
+    program: GoProgram | None = None
+    endpoint: Answering | None = None
+    unattributable: bool = False
+    ambiguous: bool = False
+    identifying: Retry = field(default_factory=new_retry)
+    probing: Retry = field(default_factory=new_retry)
