@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +26,33 @@ from sidecar.stores import StoreSettings
 _SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 
+def check_together(values: Mapping[str, Any]) -> None:
+    """Raise `click.UsageError` for values that don't go together. Rules about what isn't among them are passed over."""
+    given = values.keys()
+    has_key = given >= {"s3_sse", "s3_kms_key_id"} and values["s3_kms_key_id"]
+    if has_key and values["s3_sse"] not in ("aws:kms", "aws:kms:dsse"):
+        raise click.UsageError("S3_KMS_KEY_ID is set but S3_SSE isn't: set S3_SSE=aws:kms beside it")
+    may_brake = given >= {"guard", "guard_brake", "critical"} and values["guard"] in ("brake", "auto")
+    if may_brake and values["guard_brake"] <= values["critical"]:
+        raise click.UsageError(
+            f"GUARD_BRAKE {values['guard_brake']:g} must be above CRITICAL {values['critical']:g}: "
+            "the brake is for what the dump at the threshold was too slow for"
+        )
+    names_containers = given >= {"oom_group", "oom_group_containers"} and values["oom_group_containers"]
+    if names_containers and values["oom_group"] != "process":
+        raise click.UsageError("OOM_GROUP_CONTAINERS is set but OOM_GROUP isn't: set OOM_GROUP=process beside it")
+
+
 def take_store_settings(values: dict[str, Any]) -> StoreSettings:
     """Take the options of the store out of ``values``. Raises `click.UsageError`."""
-    sse, kms_key = values.pop("s3_sse"), values.pop("s3_kms_key_id")
-    if kms_key and sse not in ("aws:kms", "aws:kms:dsse"):
-        raise click.UsageError("S3_KMS_KEY_ID is set but S3_SSE isn't: set S3_SSE=aws:kms beside it")
+    check_together(values)
     return StoreSettings(
         bucket=values.pop("bucket"),
         prefix=values.pop("prefix").strip("/"),
         directory=values.pop("dump_dir"),
         directory_size_bytes=values.pop("dump_dir_size"),
-        sse=sse,
-        kms_key=kms_key,
+        sse=values.pop("s3_sse"),
+        kms_key=values.pop("s3_kms_key_id"),
         storage_class=values.pop("s3_storage_class"),
         path_style=values.pop("s3_path_style"),
     )
@@ -69,13 +85,7 @@ def take_settings(values: dict[str, Any]) -> Settings:
     """Take every option of the main job out of ``values``. Raises `click.UsageError`."""
     if values["pids"] and not values["memory_limit"]:
         raise click.UsageError("--pid needs a limit to hold the process against: add --memory-limit, such as 512Mi")
-    if values["guard"] in ("brake", "auto") and values["guard_brake"] <= values["critical"]:
-        raise click.UsageError(
-            f"GUARD_BRAKE {values['guard_brake']:g} must be above CRITICAL {values['critical']:g}: "
-            "the brake is for what the dump at the threshold was too slow for"
-        )
-    if values["oom_group_containers"] and values["oom_group"] != "process":
-        raise click.UsageError("OOM_GROUP_CONTAINERS is set but OOM_GROUP isn't: set OOM_GROUP=process beside it")
+    check_together(values)
     return Settings(
         interval_s=values.pop("watch_time"),
         cpu_budget_share=values.pop("cpu_budget") / 100,

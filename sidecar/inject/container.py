@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sidecar.core.quantities import parse_bytes
+from sidecar.errors import ConfigError
 from sidecar.inject.model import SIDECAR, Options
+from sidecar.inject.thresholds import Thresholds
+from sidecar.options import check_variables
 
 SPOOL = f"{SIDECAR}-spool"
 DUMPS = f"{SIDECAR}-dumps"
@@ -57,16 +60,19 @@ def volume(name: str, options: Options) -> dict[str, object]:
 def sidecar_container(
     options: Options,
     *,
-    critical_percent: float | None,
+    thresholds: Thresholds,
     limit_of: str | None,
     security: Mapping[str, object],
 ) -> dict[str, object]:
-    """The sidecar's container. ``limit_of`` is the container whose memory limit MEMORY_LIMIT is to be, if any."""
+    """The sidecar's container. ``limit_of`` is the container whose memory limit MEMORY_LIMIT is to be, if any.
+
+    Raises ConfigError for variables that the sidecar wouldn't start with.
+    """
     container: dict[str, object] = {"name": SIDECAR, "image": options.image}
     if options.native_sidecar:
         container["restartPolicy"] = "Always"  # what makes an init container a sidecar
     return container | {
-        "env": _environment(options, critical_percent, limit_of),
+        "env": _environment(options, thresholds, limit_of),
         "livenessProbe": _LIVENESS,
         "resources": _RESOURCES,
         "securityContext": dict(security),
@@ -74,25 +80,29 @@ def sidecar_container(
     }
 
 
-def _environment(options: Options, critical_percent: float | None, limit_of: str | None) -> list[dict[str, object]]:
+def _environment(options: Options, thresholds: Thresholds, limit_of: str | None) -> list[dict[str, object]]:
+    """The variables. One may refer to those above it, as the kubelet resolves: of a prefix with the pod's name, say."""
+    percents = {"CRITICAL": thresholds.critical_percent, "GUARD_BRAKE": thresholds.brake_percent}
     given = {
+        **dict(options.env),
         "BUCKET": options.bucket or None,
         "PREFIX": options.prefix or None,
         "CLUSTER_NAME": options.cluster or None,
-        "CRITICAL": None if critical_percent is None else f"{critical_percent:g}",
-        **dict(options.env),
+        **{name: f"{percent:g}" for name, percent in percents.items() if percent is not None},
     }
+    values = {name: value for name, value in given.items() if value is not None}
+    try:
+        check_variables(values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
     entries: list[dict[str, object]] = [
-        {"name": name, "value": value} for name, value in given.items() if value is not None
-    ]
-    entries += [
         {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
         for name, path in _FIELDS.items()
-        if name not in given
+        if name not in values
     ]
-    if limit_of is not None and "MEMORY_LIMIT" not in given:
+    if limit_of is not None and "MEMORY_LIMIT" not in values:
         # Needed only where the app's cgroup can't be read.
         # The divisor is the default one; without it, tools that compare with the cluster see its "0" as a difference.
         source = {"containerName": limit_of, "divisor": "1", "resource": "limits.memory"}
         entries.append({"name": "MEMORY_LIMIT", "valueFrom": {"resourceFieldRef": source}})
-    return entries
+    return entries + [{"name": name, "value": value} for name, value in values.items()]

@@ -1,4 +1,4 @@
-"""GOMEMLIMIT for the app's containers, and the threshold that goes with it. Pure.
+"""GOMEMLIMIT for the app's containers. Pure.
 
 Go's runtime doesn't know the container's limit: it lets the heap grow to twice what is live (GOGC=100) and is killed
 with garbage in hand. GOMEMLIMIT tells it; Kubernetes can only express the whole limit (``resourceFieldRef``), which
@@ -19,12 +19,7 @@ from sidecar.inject.pods import listing
 
 VARIABLE = "GOMEMLIMIT"
 
-DEFAULT_CRITICAL_PERCENT = 80.0
-"""What the watch uses if nobody says otherwise; see ``sidecar.options``."""
-
 _USUAL_PERCENT = 90.0  # taken for a GOMEMLIMIT whose value isn't in the manifest
-_ROOM_PERCENT = 5.0  # least distance from GOMEMLIMIT to the threshold
-_HIGHEST_CRITICAL_PERCENT = 99.0
 _LEAST_LIMIT_BYTES = 4 << 20
 _HIGHEST_LIMIT_BYTES = 1 << 60  # beyond that Go couldn't read it
 
@@ -115,20 +110,6 @@ def memory_limit_bytes(container: Mapping[str, object], index: int) -> int | Non
     except ValueError as error:
         where = join("spec", "containers", index, "resources", "limits", "memory")
         raise PodError(f"{container['name']}: the memory limit {error}", where) from None
-
-
-def choose_critical(highest_percent: float | None) -> float | None:
-    """The threshold for a GOMEMLIMIT of so many percent: midway from it to the limit. None where the default will do.
-
-    A healthy program hovers just below its GOMEMLIMIT; a threshold below that fires in peace. A late one costs no
-    evidence, as the watch keeps the newest snapshot in hand from half of the limit on.
-
-    >>> choose_critical(90.0), choose_critical(50.0), choose_critical(None)
-    (95.0, None, None)
-    """
-    if highest_percent is None or highest_percent + _ROOM_PERCENT <= DEFAULT_CRITICAL_PERCENT:
-        return None
-    return min(float(round((highest_percent + 100) / 2)), _HIGHEST_CRITICAL_PERCENT)
 
 
 def _minded(entry: Mapping[str, object], found_percent: float | None) -> list[str]:

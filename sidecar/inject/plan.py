@@ -9,20 +9,14 @@ from sidecar.core.quantities import is_same_quantity
 from sidecar.inject.annotations import is_switched_off, with_annotations
 from sidecar.inject.container import SHORTEST_GRACE_S, VOLUMES, sidecar_container, volume, volume_names
 from sidecar.inject.first_process import first_process_warnings
-from sidecar.inject.gomemlimit import (
-    DEFAULT_CRITICAL_PERCENT,
-    VARIABLE,
-    Cure,
-    choose_critical,
-    memory_limit_bytes,
-    plan_gomemlimit,
-)
+from sidecar.inject.gomemlimit import VARIABLE, Cure, memory_limit_bytes, plan_gomemlimit
 from sidecar.inject.model import SIDECAR, STATE, Operation, Options, Plan
 from sidecar.inject.patch import apply, join, look_up
 from sidecar.inject.pods import check_containers, listing, mapping
 from sidecar.inject.removal import is_injected, plan_removal
 from sidecar.inject.security import choose_security
 from sidecar.inject.state import State, format_state
+from sidecar.inject.thresholds import choose_thresholds
 
 __all__ = ["is_injected", "plan_injection", "plan_removal"]
 
@@ -105,9 +99,9 @@ class _Draft:
 def _planned(pod: Mapping[str, object], at: str, options: Options, empties: Mapping[str, str]) -> Plan:
     cure = plan_gomemlimit(pod, options.gomemlimit_percent)
     security = choose_security(pod, options)
-    critical, said, minded = _critical(options, cure)
+    thresholds = choose_thresholds(options, cure.highest_percent)
     container = sidecar_container(
-        options, critical_percent=critical, limit_of=_only_limited(pod), security=security.context
+        options, thresholds=thresholds, limit_of=_only_limited(pod), security=security.context
     )
     draft = _Draft(pod=pod, empties=empties)
     shared: tuple[str, ...] = ()
@@ -128,12 +122,12 @@ def _planned(pod: Mapping[str, object], at: str, options: Options, empties: Mapp
     )
     return Plan(
         operations=_moved(draft.operations, at),
-        notes=(f"{SIDECAR} is {where}: {options.image}.", *shared, *security.notes, *cure.notes, *said),
+        notes=(f"{SIDECAR} is {where}: {options.image}.", *shared, *security.notes, *cure.notes, *thresholds.notes),
         warnings=(
             *(first_process_warnings(pod) if shared else ()),
             *security.warnings,
             *cure.warnings,
-            *minded,
+            *thresholds.warnings,
             *_reminders(pod, options),
         ),
     )
@@ -163,27 +157,6 @@ def _remember(draft: _Draft, cure: Cure) -> None:
         draft.set(first, {STATE: state})
     else:
         draft.operations.append(Operation(op="add", path=join("metadata", "annotations", STATE), value=state))
-
-
-def _critical(options: Options, cure: Cure) -> tuple[float | None, tuple[str, ...], tuple[str, ...]]:
-    """The threshold to set, if any, what to say of it, and what to mind."""
-    given, highest = options.critical_percent, cure.highest_percent
-    if given is None:
-        chosen = choose_critical(highest)
-        if chosen is None:
-            return None, (), ()
-        reason = (
-            f"CRITICAL={chosen:g}: a healthy program hovers just below its {VARIABLE}, {highest:.0f} % of the limit, "
-            "so it dumps above that; the newest snapshot is kept in hand from half of the limit on."
-        )
-        return chosen, (reason,), ()
-    if highest is not None and given <= highest:
-        warning = (
-            f"CRITICAL {given:g} is not above {VARIABLE}, {highest:.0f} % of the limit: it will dump in peace. "
-            f"Leave --critical out, or say {choose_critical(highest) or DEFAULT_CRITICAL_PERCENT:g}."
-        )
-        return given, (), (warning,)
-    return given, (f"CRITICAL={given:g}, as told.",), ()
 
 
 def _reminders(pod: Mapping[str, object], options: Options) -> Iterator[str]:

@@ -74,7 +74,11 @@ def _pods_in(document: dict[str, object], kind: str) -> Iterator[tuple[str, dict
 
 
 def _templates_in(value: object, at: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every ``template`` of a pod, however deep: of a KEDA ScaledJob, a JobSet and others."""
+    """Every ``template`` of a pod, however deep: of a KEDA ScaledJob, a JobSet and others.
+
+    Only what runs for certain: a policy's patch for pods has a template as well, with containers that lack a name, or
+    an image.
+    """
     parts: Iterator[tuple[object, object]] = iter(())
     if isinstance(value, dict):
         parts = iter(value.items())
@@ -83,7 +87,8 @@ def _templates_in(value: object, at: str) -> Iterator[tuple[str, dict[str, objec
     for key, part in parts:
         below = f"{at}{join(str(key))}"
         if key == "template" and _is_template(part):
-            yield below, part
+            if _runs(part["spec"]):
+                yield below, part
         elif isinstance(part, dict | list):
             yield from _templates_in(part, below)
 
@@ -91,6 +96,14 @@ def _templates_in(value: object, at: str) -> Iterator[tuple[str, dict[str, objec
 def _is_template(value: object) -> TypeGuard[dict[str, object]]:
     """Whether it describes a pod: its containers may be anything, which is for a later check to refuse."""
     return isinstance(value, dict) and isinstance(value.get("spec"), dict) and "containers" in value["spec"]
+
+
+def _runs(spec: object) -> bool:
+    containers = look_up(spec, "/containers")
+    return isinstance(containers, list) and all(
+        isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("name", "image"))
+        for each in containers
+    )
 
 
 def settings_of(*objects: Mapping[str, object]) -> dict[str, str]:

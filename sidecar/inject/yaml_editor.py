@@ -20,6 +20,7 @@ from sidecar.inject.yaml_fragments import BlockStyle, entry_lines, flow, item_li
 from sidecar.inject.yaml_places import (
     Place,
     begins_line,
+    behind_comments,
     colon_after,
     column_of,
     content_end,
@@ -107,11 +108,12 @@ class _Editor:
             yield inserted_in_flow(self.text, node, key, operation.value, root=root, is_first=is_first)
         elif isinstance(node, SequenceNode):
             column = column_of(self.text, dash_of(self.text, node, 0))
-            yield self._below(content_end(self.text, node), item_lines(operation.value, column, self._style(node)))
+            end = behind_comments(self.text, content_end(self.text, node), column)
+            yield self._below(end, item_lines(operation.value, column, self._style(node)))
         else:
             column = column_of(self.text, start_of(node.value[0][0]))
-            style = self._style(node)
-            yield self._below(content_end(self.text, node), entry_lines(key, operation.value, column, style))
+            end = behind_comments(self.text, content_end(self.text, node), column)
+            yield self._below(end, entry_lines(key, operation.value, column, self._style(node)))
 
     def _replaced(self, operation: Operation) -> Iterator[Splice]:
         """Something empty by a value, or the reverse: all that injections and removals replace."""

@@ -106,6 +106,24 @@ def content_end(text: str, node: Node, after: int = 0) -> int:
     return reached
 
 
+def behind_comments(text: str, index: int, column: int) -> int:
+    """The end of the last comment that follows a line and stands further right than ``column``, else of the line.
+
+    Such comments belong to what is above: a field of its that is switched off, say.
+    """
+    reached = end = line_end(text, index)
+    while end < len(text):
+        start = end + 1
+        end = line_end(text, start)
+        line = text[start:end]
+        content = line.lstrip()
+        if content.startswith("#") and len(line) - len(content) > column:
+            reached = end
+        elif content:
+            break
+    return reached
+
+
 def _end_of_child(text: str, child: Node | tuple[Node, Node], after: int) -> int:
     if not isinstance(child, tuple):
         return content_end(text, child, after)

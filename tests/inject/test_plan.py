@@ -1,6 +1,6 @@
-from __future__ import annotations
+"""What is done to a pod, what is refused, and what comes out again."""
 
-from typing import Any
+from __future__ import annotations
 
 import pytest
 
@@ -8,38 +8,8 @@ from sidecar.errors import ConfigError
 from sidecar.inject.model import SIDECAR, STATE, Options, PodError
 from sidecar.inject.patch import apply
 from sidecar.inject.plan import plan_injection, plan_removal
-from sidecar.inject.pods import find_pods, settings_of
-
-Pod = dict[str, Any]
-
-OPTIONS = Options(image="r.example.com/dumper:1", bucket="my-dumps")
-
-
-def pod(*containers: Pod, **spec: object) -> Pod:
-    """A pod template of these containers; without any, of one with a memory limit."""
-    limited = {"name": "app", "image": "app:1", "resources": {"limits": {"memory": "512Mi"}}}
-    return {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": list(containers) or [limited], **spec}}
-
-
-def injected(before: Pod, options: Options = OPTIONS) -> Pod:
-    """The pod with the plan carried out."""
-    plan = plan_injection(before, at="", options=options, annotations=settings_of(before))
-    assert plan.refusal is None
-    after = apply(before, plan.operations)
-    assert isinstance(after, dict)
-    return after
-
-
-def sidecar_of(after: Pod) -> Pod:
-    """The sidecar's container, wherever it is."""
-    every = [*after["spec"].get("initContainers", []), *after["spec"]["containers"]]
-    (found,) = (each for each in every if each["name"] == SIDECAR)
-    return dict(found)
-
-
-def environment(container: Pod) -> dict[str, object]:
-    """Its variables, by name: the value, or where it comes from."""
-    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container.get("env", [])}
+from sidecar.inject.pods import find_pods
+from tests.inject.pods import OPTIONS, Pod, environment, injected, pod, sidecar_of
 
 
 def test_a_native_sidecar_comes_after_the_other_init_containers() -> None:
@@ -103,158 +73,6 @@ def test_resources_of_the_pod_itself_are_not_overdrawn() -> None:
     assert "spec.resources" in plan.refusal
 
 
-@pytest.mark.parametrize(
-    ("resources", "warns"),
-    [
-        ({"limits": {"cpu": "1", "memory": "1Gi"}}, True),
-        ({"limits": {"cpu": 1, "memory": "1Gi"}, "requests": {"cpu": "1", "memory": "1Gi"}}, True),
-        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}}, True),
-        ({"limits": {"cpu": "200m", "memory": "1Gi"}, "requests": {"cpu": "100m", "memory": "1Gi"}}, False),
-        ({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"memory": "64Mi"}}, False),
-        ({"limits": {"memory": "1Gi"}}, False),
-    ],
-)
-def test_a_guaranteed_pod_hears_that_it_was(resources: Pod, *, warns: bool) -> None:
-    """The sidecar has a limit above its request, so the pod's class changes."""
-    before = pod({"name": "app", "image": "i:1", "resources": resources})
-    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    assert any("Guaranteed" in each for each in plan.warnings) == warns
-
-
-@pytest.mark.parametrize(
-    ("variable", "warning"),
-    [
-        ({"value": "512Mi"}, "the program won't start"),
-        ({"value": "512MB"}, "the program won't start"),
-        ({"value": "off"}, "protects from nothing"),
-        ({"value": ""}, "protects from nothing"),
-        ({"value": "2GiB"}, "protects from nothing"),
-        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}, "protects from nothing"),
-        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}}, "as bytes"),
-        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "0"}}}, "protects from nothing"),
-        ({"valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": 1}}}, "protects from nothing"),
-        ({"valueFrom": {"resourceFieldRef": {"resource": "requests.memory", "divisor": "0"}}}, None),
-        ({"value": "400MiB"}, None),
-        ({"value": "$(SIZE)"}, None),
-        ({"valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}, None),
-    ],
-)
-def test_a_gomemlimit_that_is_wrong_is_warned_of(variable: Pod, warning: str | None) -> None:
-    """It stays as it is, but what Go would make of it is said."""
-    container = {"name": "app", "image": "i:1", "resources": {"limits": {"memory": "512Mi"}}}
-    before = pod({**container, "env": [{"name": "GOMEMLIMIT", **variable}]})
-    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    said = [each for each in plan.warnings if "GOMEMLIMIT" in each]
-    assert (warning in str(said)) if warning else not said
-
-
-def test_variables_of_an_annotation_are_further_ones() -> None:
-    """Those of the call stay, but for the same name."""
-    options = Options(bucket="my-dumps", env=(("AWS_REGION", "eu"), ("LOG_LEVEL", "info")))
-    annotations = {"oom-heap-dumper/env": "LOG_LEVEL=debug\nX=y"}
-    plan = plan_injection(pod(), at="", options=options, annotations=annotations)
-    added = next(each.value for each in plan.operations if "initContainers" in each.path)
-    assert isinstance(added, list)
-    assert {"AWS_REGION": "eu", "LOG_LEVEL": "debug", "X": "y"}.items() <= environment(added[0]).items()
-
-
-def test_another_user_than_the_app_is_warned_of() -> None:
-    """What was asked for is done, and its price is said."""
-    before = pod(securityContext={"runAsUser": 1000, "runAsGroup": 1000})
-    plan = plan_injection(before, at="", options=Options(run_as_user=2000), annotations={})
-    assert any("1000:1000" in each for each in plan.warnings)
-
-
-@pytest.mark.parametrize("limit", [512, "1e30"])
-def test_a_limit_with_a_wrong_unit_gets_no_gomemlimit(limit: object) -> None:
-    """512 for 512Mi: a GOMEMLIMIT of 460 bytes would only hide the mistake. And one beyond 64 bits Go can't read."""
-    before = pod({"name": "app", "image": "i:1", "resources": {"limits": {"memory": limit}}})
-    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    assert any(f"a memory limit of {limit} " in each for each in plan.warnings)
-    assert "GOMEMLIMIT" not in str(plan.operations)
-
-
-def test_a_short_grace_period_is_warned_of() -> None:
-    """The last upload may take 20 s after SIGTERM."""
-    plan = plan_injection(pod(terminationGracePeriodSeconds=10), at="", options=OPTIONS, annotations={})
-    assert any("terminationGracePeriodSeconds is 10" in each for each in plan.warnings)
-
-
-def test_the_sidecar_knows_its_pod_and_its_store() -> None:
-    """Bucket, prefix and cluster as given, names by the downward API, the limit from the app's container."""
-    options = Options(bucket="my-dumps", prefix="p", cluster="c", env=(("AWS_REGION", "eu-central-1"), ("EMPTY", "")))
-    assert environment(sidecar_of(injected(pod(), options))) == {
-        "BUCKET": "my-dumps",
-        "PREFIX": "p",
-        "CLUSTER_NAME": "c",
-        "CRITICAL": "95",
-        "AWS_REGION": "eu-central-1",
-        "EMPTY": "",
-        "POD_NAME": {"fieldRef": {"fieldPath": "metadata.name"}},
-        "POD_NAMESPACE": {"fieldRef": {"fieldPath": "metadata.namespace"}},
-        "NODE_NAME": {"fieldRef": {"fieldPath": "spec.nodeName"}},
-        "MEMORY_LIMIT": {"resourceFieldRef": {"containerName": "app", "divisor": "1", "resource": "limits.memory"}},
-    }
-
-
-@pytest.mark.parametrize(
-    "containers",
-    [
-        [{"name": "a"}],
-        [{"name": "a", "resources": {"limits": {"memory": "1Gi"}}}, {"name": "b"}],
-    ],
-)
-def test_a_limit_is_told_only_where_it_is_everybody_s(containers: list[Pod]) -> None:
-    """MEMORY_LIMIT holds for every container without a limit, so another's would make false alarms."""
-    assert "MEMORY_LIMIT" not in environment(sidecar_of(injected(pod(*containers))))
-
-
-def test_beside_another_native_sidecar_no_limit_is_told() -> None:
-    """It runs as long as the app and may have no limit; an init container that ends is in nobody's way."""
-    cache = {"name": "cache", "image": "cache:1"}
-    told = [
-        environment(sidecar_of(injected(pod(initContainers=[cache | more])))).get("MEMORY_LIMIT")
-        for more in ({"restartPolicy": "Always"}, {})
-    ]
-    assert told[0] is None
-    assert told[1] is not None
-
-
-def test_volumes_are_larger_than_what_they_may_hold() -> None:
-    """Above its size limit the kubelet evicts the pod, so that grows with SPOOL_SIZE and DUMP_DIR_SIZE."""
-    options = Options(env=(("SPOOL_SIZE", "1Gi"), ("DUMP_DIR_SIZE", "100M")))
-    sizes = {each["name"]: each["emptyDir"]["sizeLimit"] for each in injected(pod(), options)["spec"]["volumes"]}
-    assert sizes == {"oom-heap-dumper-spool": "1280Mi", "oom-heap-dumper-dumps": "120Mi"}
-    options = Options(env=(("SPOOL_SIZE", "$(SIZE)"),), bucket="my-dumps")
-    (volume,) = injected(pod(), options)["spec"]["volumes"]
-    assert volume["emptyDir"]["sizeLimit"] == "320Mi"
-
-
-@pytest.mark.parametrize(
-    ("fields", "warning"),
-    [
-        ({"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "kill -QUIT 1; sleep 5"]}}}}, "preStop"),
-        ({"livenessProbe": {"exec": {"command": ["test", "-d", "/proc/1/fd"]}}}, "livenessProbe"),
-        ({"command": ["sh", "-c"], "args": ["app & kill -s HUP 1"]}, "command"),
-        ({"command": ["/sbin/init"]}, "/sbin/init"),
-        ({"args": ["/usr/lib/systemd/systemd"]}, "systemd"),
-        ({"command": ["/app", "init"], "args": ["--kill", "10", "--keep=1"]}, None),
-        ({"command": ["sh", "-c", "kill 17 && echo 1; ls /proc/11"]}, None),
-    ],
-)
-def test_what_counts_on_being_pid_1_is_warned_of(fields: Pod, warning: str | None) -> None:
-    """With PID sharing the pause process is PID 1; that it is shared is said in any case, unless it was."""
-    container = {"name": "app", "image": "i:1", "resources": {"limits": {"memory": "512Mi"}}, **fields}
-    before = pod(container, securityContext={"runAsUser": 1000, "runAsGroup": 1000})
-    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    assert any("no longer PID 1" in each for each in plan.notes)
-    assert len(plan.warnings) == bool(warning)
-    assert warning is None or warning in plan.warnings[0]
-    before["spec"]["shareProcessNamespace"] = True
-    plan = plan_injection(before, at="", options=OPTIONS, annotations={})
-    assert "PID" not in f"{plan.notes}{plan.warnings}"
-
-
 def test_a_gomemlimit_that_somebody_tuned_is_theirs() -> None:
     """Injecting again and uninject leave it, and say so; one that is as it was set follows the limit."""
     tuned = injected(pod())
@@ -268,20 +86,6 @@ def test_a_gomemlimit_that_somebody_tuned_is_theirs() -> None:
     grown = injected(pod())
     grown["spec"]["containers"][0]["resources"]["limits"]["memory"] = "1Gi"
     assert environment(injected(grown)["spec"]["containers"][0]) == {"GOMEMLIMIT": "921MiB"}
-
-
-def test_without_a_bucket_the_dumps_have_a_volume() -> None:
-    """The root file system is read-only: dumps get a volume of their own, and the report says that they go with it."""
-    before = pod()
-    after = injected(before, Options(image="r.example.com/dumper:1"))
-    mounts = {each["mountPath"]: each["name"] for each in sidecar_of(after)["volumeMounts"]}
-    sizes = {each["name"]: each["emptyDir"]["sizeLimit"] for each in after["spec"]["volumes"]}
-    assert sizes[mounts["/var/lib/oom-heap-dumper"]] == "640Mi"
-    assert sizes[mounts["/var/spool/oom-heap-dumper"]] == "320Mi"
-    (warning,) = [
-        each for each in plan_injection(before, at="", options=Options(), annotations={}).warnings if "--bucket" in each
-    ]
-    assert "go with the pod" in warning
 
 
 @pytest.mark.parametrize(
@@ -445,26 +249,3 @@ def test_a_state_that_nobody_wrote_is_an_error(state: str) -> None:
     broken["metadata"]["annotations"] = {STATE: state}
     with pytest.raises(PodError, match="by hand"):
         plan_removal(broken, at="")
-
-
-@pytest.mark.parametrize(
-    ("critical", "gomemlimit", "chosen", "warns"),
-    [
-        (None, 90.0, "95", False),
-        (None, 70.0, None, False),
-        (None, 80.0, "90", False),
-        (None, 99.0, "99", False),
-        (None, None, None, False),
-        (80.0, 90.0, "80", True),
-        (92.0, 90.0, "92", False),
-        (80.0, None, "80", False),
-    ],
-)
-def test_the_threshold_stays_above_gomemlimit(
-    critical: float | None, gomemlimit: float | None, chosen: str | None, *, warns: bool
-) -> None:
-    """Left to us it is set above; given below, it is kept and the report warns. Our own defaults never warn."""
-    options = Options(bucket="my-dumps", critical_percent=critical, gomemlimit_percent=gomemlimit)
-    plan = plan_injection(pod(), at="", options=options, annotations={})
-    assert environment(sidecar_of(injected(pod(), options))).get("CRITICAL") == chosen
-    assert any("dump in peace" in each for each in plan.warnings) == warns

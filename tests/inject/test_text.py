@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import textwrap
 
 import pytest
@@ -48,6 +49,38 @@ def test_comments_order_and_quotes_stay() -> None:
     """)
     lines = iter(injected(text).splitlines())
     assert all(line in lines for line in text.splitlines())
+
+
+def test_comments_stay_with_what_they_are_of() -> None:
+    """A field that is switched off stays its container's: switched on, it is no field of the sidecar's."""
+    after = injected(
+        text_of("""
+            kind: Pod
+            spec:
+              initContainers:
+              - name: migrate
+                # command: [x]
+
+                # args: [y]
+              # - name: seed
+              containers:
+              - name: app
+                resources: {limits: {memory: 1Gi}}
+                env:
+                - name: A
+                  # value: a
+                # livenessProbe: soon
+              # - name: other
+            # the end
+        """)
+    )
+    switched_on = yaml.safe_load(re.sub(r"# (command|args|value|livenessProbe)", r"\1", after))
+    migrate, sidecar = switched_on["spec"]["initContainers"]
+    assert {"command", "args"} <= migrate.keys()
+    assert not {"command", "args"} & sidecar.keys()
+    (app,) = switched_on["spec"]["containers"]
+    assert app["livenessProbe"] == "soon"
+    assert [each.get("value") for each in app["env"]] == ["a", "921MiB"]
 
 
 @pytest.mark.parametrize(

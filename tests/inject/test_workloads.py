@@ -65,6 +65,7 @@ spec:
         restartPolicy: Never
         containers:
         - name: app
+          image: a
 """
 
 JOB_SET = """\
@@ -80,6 +81,7 @@ spec:
           spec:
             containers:
             - name: app
+              image: a
   - name: two
     template:
       spec:
@@ -87,6 +89,7 @@ spec:
           spec:
             containers:
             - name: app
+              image: a
 """
 
 
@@ -114,3 +117,34 @@ def test_what_the_cluster_won_t_let_change_is_warned_of(kind: str, *, warns: boo
     for uid, expected in (("", False), ("uid: 1-2-3\n  ", warns)):
         (outcome,) = inject_text(text.replace("name: x\n", f"{uid}name: x\n", 1), Options()).outcomes
         assert any("can't be changed" in each for each in outcome.plan.warnings) == expected
+
+
+POLICY = """\
+apiVersion: kyverno.io/v1
+kind: ClusterPolicy
+metadata: {name: x}
+spec:
+  rules:
+  - mutate:
+      patchStrategicMerge:
+        spec:
+          template:
+            spec:
+              containers:
+              - (name): "*"
+                resources: {limits: {memory: 1Gi}}
+  - mutate:
+      patchStrategicMerge:
+        spec:
+          template:
+            spec:
+              containers:
+              - name: app
+                imagePullPolicy: Always
+"""
+
+
+def test_a_patch_for_pods_is_no_pod() -> None:
+    """A policy that changes templates has one itself, whose containers say but a part of what they are."""
+    result = inject_text(POLICY, Options())
+    assert (result.text, result.outcomes) == (POLICY, ())
