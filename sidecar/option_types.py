@@ -53,11 +53,11 @@ def interval_s(text: str) -> float:
     return seconds
 
 
-def positive_bytes(text: str) -> int:
-    """A size of at least one byte."""
+def limit_bytes(text: str) -> int:
+    """A memory limit that a program can start in: who writes 512m, which is half a byte, means 512Mi."""
     count = quantities.parse_bytes(text)
-    if count < 1:
-        raise ValueError(f"must be more than 0 bytes (got {text!r})")
+    if count < 2**20:
+        raise ValueError(f"must be at least 1Mi (got {text!r}; Mi and M are megabytes, m is a thousandth of a byte)")
     return count
 
 
@@ -113,7 +113,7 @@ def hold_s(text: str) -> float:
 
 def raise_bytes(text: str) -> int:
     """How far a limit may be raised; less than this would help nobody."""
-    value = positive_bytes(text)
+    value = quantities.parse_bytes(text)
     if value < _LEAST_RAISE_BYTES:
         raise ValueError(f"must be 4Mi at least (got {text!r})")
     return value

@@ -150,7 +150,7 @@ _TARGET_OPTIONS: list[Decorator] = [
     _option(
         "--memory-limit",
         "MEMORY_LIMIT",
-        option_types.Parsed("size", option_types.positive_bytes),
+        option_types.Parsed("size", option_types.limit_bytes),
         None,
         "Limit to assume where the cgroup has none.",
     ),

@@ -61,8 +61,29 @@ class Figures:
 
     @property
     def unswept(self) -> int:
-        """What the last collection found to be garbage and hasn't been swept, so that it is in memory still."""
-        return max(0, self.heap - self.free - max(self.heap_live, self.live_after_gc))
+        """What the last collection found to be garbage and hasn't been swept, so that it is in memory still.
+
+        The newest view of the profile shows it until then (mProf_Free in runtime/mprof.go).
+        """
+        return min(self._beyond_objects, max(0, self.in_use - self._objects))
+
+    @property
+    def between_objects(self) -> int:
+        """Free slots in spans that are in use, which objects of the same sizes can take (MemStats.HeapInuse)."""
+        return self._beyond_objects - self.unswept if self.is_profiled else 0
+
+    @property
+    def is_profiled(self) -> bool:
+        """Whether the profile shows enough of the heap to be a record of it."""
+        return self.in_use >= _PROFILED_SHARE * self.heap_live
+
+    @property
+    def _objects(self) -> int:
+        return max(self.heap_live, self.live_after_gc)
+
+    @property
+    def _beyond_objects(self) -> int:
+        return max(0, self.heap - self.free - self._objects)
 
     @property
     def for_the_runtime(self) -> int:
@@ -93,11 +114,7 @@ class Figures:
     @property
     def is_freed_again(self) -> bool:
         """Whether the record of the code that holds the heap speaks for garbage."""
-        return (
-            self.in_use >= _PROFILED_SHARE * self.heap_live
-            and self.short_lived >= _FREED_SHARE * self.in_use
-            and not self.has_large_object
-        )
+        return self.is_profiled and self.short_lived >= _FREED_SHARE * self.in_use and not self.has_large_object
 
 
 def figures_of(reading: Reading, gc: Mapping[str, int | None] | None, *, missing: str) -> Figures | str:

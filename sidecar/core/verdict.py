@@ -22,6 +22,7 @@ Name = Literal[
     "near-gomemlimit",
     "heap-growth",
     "outside-the-go-heap",
+    "fragmented-heap",
     "room-left",
     "unknown",
 ]
@@ -115,6 +116,8 @@ def _judge(f: Figures) -> tuple[Name, str, str]:
         return "room-left", why, remedy
     if f.outside_heap > f.working_set / 2:
         return _outside(f)
+    if f.between_objects > f.working_set / 2:
+        return _fragmented(f)
     if f.surely_live >= _LIVE_AT * f.for_the_heap:
         why = (
             f"{_size(f.live_after_gc)} were live after the last collection, nearly all that a limit of "
@@ -151,6 +154,18 @@ def _outside(f: Figures) -> tuple[Name, str, str]:
         "tmpfs, and page cache in use"
     )
     return "outside-the-go-heap", why, remedy
+
+
+def _fragmented(f: Figures) -> tuple[Name, str, str]:
+    why = (
+        f"{_size(f.between_objects)} of the {_size(f.heap)} that the Go heap takes are free slots between objects, and "
+        f"{_size(f.heap_live)} are objects: pages go back to the kernel only when the last object on them is freed"
+    )
+    remedy = (
+        "the baseline, or an earlier dump, says what filled them: keep what lives long apart from what is freed soon, "
+        "or hold less at once; a GOMEMLIMIT doesn't free them"
+    )
+    return "fragmented-heap", why, remedy
 
 
 def _near_gomemlimit(f: Figures, gomemlimit: int) -> tuple[Name, str, str]:

@@ -3,6 +3,7 @@
 // It obeys one command a line on standard input and answers each with a line:
 //
 //	leak N SIZE    hold N objects of SIZE bytes, allocated by main.leak
+//	evict N        hold only each Nth of the objects, at their places
 //	stacks N       allocate once on each of N distinct stacks
 //	features       allocate through generics, inlined calls, closures, maps, methods and other goroutines
 //	gc             run two collections, so that all is published
@@ -40,6 +41,14 @@ func leak(count, size int) {
 	for i := 0; i < count; i++ {
 		held = append(held, make([]byte, size))
 	}
+}
+
+func evict(nth int) {
+	rest := make([][]byte, 0, len(held)/nth+1)
+	for i := 0; i < len(held); i += nth {
+		rest = append(rest, held[i])
+	}
+	held = rest
 }
 
 //go:noinline
@@ -213,6 +222,9 @@ func main() {
 		case "leak":
 			fmt.Sscan(line, &verb, &n, &size)
 			leak(n, size)
+		case "evict":
+			fmt.Sscan(line, &verb, &n)
+			evict(n)
 		case "stacks":
 			fmt.Sscan(line, &verb, &n)
 			stacks(n)
