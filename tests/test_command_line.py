@@ -46,7 +46,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         ("MEMORY_LIMIT", "-1Gi", "512Mi"),
         ("MEMORY_LIMIT", "0", "at least 1Mi"),
         ("MEMORY_LIMIT", "512m", "a thousandth of a byte"),
-        ("MEMORY_LIMIT", "0m", "more than 0 bytes"),
+        ("MEMORY_LIMIT", "0m", "at least 1Mi"),
         ("PPROF_PORTS", "8080,http", "1 to 65535"),
         ("PPROF_PORTS", "70000", "1 to 65535"),
         ("PPROF_PATH", "debug/pprof", "begins with /"),

@@ -118,10 +118,11 @@ class PprofClient:
                     raise PprofError(f"{what}: the body is longer than {MAX_BODY_BYTES} bytes")
                 consume(piece)
         is_proven = self._owner is None or self._owner.is_proven
-        if not is_proven and self._network.connections != connections and (why := self._why_lost()) is not None:
+        if not is_proven and self._network.connections != connections and (why := self.why_lost()) is not None:
             raise PprofError(f"{what}: {why}, and whether the answer was its own isn't known")
 
-    def _why_lost(self) -> str | None:
+    def why_lost(self) -> str | None:
+        """Why the port may be somebody else's by now; None while it isn't, or nobody is to own it. Cheap."""
         return self._owner.why_lost() if self._owner is not None else None
 
     def _get_small(self, query: str) -> SmallAnswer:
@@ -150,7 +151,7 @@ class PprofClient:
         """Send a request and wait for the head of its answer. Errors begin with ``what``."""
         if self.is_closed:
             raise PprofError(f"{what}: the endpoint was closed, its process or its port has gone")
-        if (why := self._why_lost()) is not None:
+        if (why := self.why_lost()) is not None:
             raise PprofError(f"{what}: {why}")
         end_s = time.monotonic() + deadline_s
         connect_end_s = min(end_s, time.monotonic() + _PROBE_DEADLINE_S)

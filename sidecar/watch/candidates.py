@@ -26,7 +26,11 @@ class Answering:
 
 @dataclass(slots=True)
 class Candidate:
-    """What is known of a process: its endpoint, or what became of the search for one."""
+    """What is known of a process: its endpoint, or what became of the search for one.
+
+    ``held`` are the inodes of the listening sockets that it had when it was last looked at, ``shared_ports`` those of
+    their ports at which another process may answer.
+    """
 
     process: Process
     container: Container
@@ -36,7 +40,20 @@ class Candidate:
     is_go: bool | None = None
     program: GoProgram | None = None
     endpoint: Answering | None = None
+    held: frozenset[int] = frozenset()
+    shared_ports: tuple[int, ...] = ()
     unattributable: bool = False
     ambiguous: bool = False
     identifying: Retry = field(default_factory=new_retry)
     probing: Retry = field(default_factory=new_retry)
+
+    @property
+    def known_inodes(self) -> frozenset[int]:
+        """Of the sockets that are its, as far as is known."""
+        return self.held if self.endpoint is None else self.held | {self.endpoint.inode}
+
+    def drop_endpoint(self) -> None:
+        """Close it and forget it, so that it is looked for again."""
+        if self.endpoint is not None:
+            self.endpoint.client.close()
+            self.endpoint = None

@@ -84,6 +84,10 @@ class Endpoints:
                 )
             elif seen.unattributable:
                 reasons.append(f"the sockets of process {process.pid} aren't visible ({ASK_CHECK})")
+            reasons += (
+                f"port {port} of process {process.pid} is another process's too, and which of them answers isn't known"
+                for port in seen.shared_ports
+            )
             reasons += seen.probe.reasons
         if reasons:
             return "; ".join(dict.fromkeys(reasons))
@@ -97,15 +101,15 @@ class Endpoints:
         if now_s < self._next_look_s and not self._hurried:
             return
         self._hurried = False
-        began_s = time.monotonic()
+        began_s = time.thread_time()
         listening = sockets.read_listening(self._proc)
-        cost_s = time.monotonic() - began_s
-        self._drop_closed(listening)
+        self._drop_lost(listening)
         self._follow_execs(now_s)
         lacking = [seen for seen in self._seen.values() if self._is_candidate(seen, now_s)]
-        attributed = {seen.endpoint.inode for seen in self._seen.values() if seen.endpoint is not None}
-        if not self._search.ask(lacking, listening, attributed, now_s):
+        answering = [seen for seen in self._seen.values() if seen.endpoint is not None]
+        if not self._search.ask(lacking, answering, listening, now_s):
             self._hurried = True
+        cost_s = time.thread_time() - began_s
         young = any(seen.endpoint is None and now_s - seen.since_s < _YOUNG_S for seen in self._seen.values())
         self._next_look_s = now_s + max(_YOUNG_INTERVAL_S if young else _OLD_INTERVAL_S, _COST_FACTOR * cost_s)
 
@@ -127,8 +131,7 @@ class Endpoints:
         self._programs.limit(len(present))
         for process in self._seen.keys() - present.keys():
             gone = self._seen.pop(process)
-            if gone.endpoint is not None:
-                gone.endpoint.client.close()
+            gone.drop_endpoint()
         for process, container in present.items():
             seen = self._seen.get(process)
             if seen is None:
@@ -163,9 +166,10 @@ class Endpoints:
             seen.identifying.note_failure(time.monotonic())
             self._faults.note(seen.process)
 
-    def _drop_closed(self, listening: tuple[ListeningSocket, ...]) -> None:
+    def _drop_lost(self, listening: tuple[ListeningSocket, ...]) -> None:
+        """What leads nowhere is looked for anew: the process may have the socket by another descriptor, say."""
         inodes = {socket.inode for socket in listening}
         for seen in self._seen.values():
-            if seen.endpoint is not None and (seen.endpoint.client.is_closed or seen.endpoint.inode not in inodes):
-                seen.endpoint.client.close()
-                seen.endpoint = None
+            found = seen.endpoint
+            if found is not None and (found.inode not in inodes or found.client.is_closed or found.client.why_lost()):
+                seen.drop_endpoint()

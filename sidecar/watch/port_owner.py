@@ -29,8 +29,9 @@ class PortOwner:
     def why_lost(self) -> str | None:
         """Why the port may be somebody else's by now; None while it isn't. Two small reads of /proc, no walk.
 
-        A socket that listens does so until it is closed, and meanwhile nobody else can listen on its port: who is
-        connected with the port and finds its owner unchanged after that is connected with the owner.
+        A socket that listens does so until it is closed, and meanwhile nobody else can listen on its port but by
+        sharing it, which `port_search.find_shared` sees to: who is connected with the port and finds its owner
+        unchanged after that is connected with the owner.
         """
         seen = residents.look_at(self.proc, self.pid)
         if seen is None or seen.start_ticks != self.start_ticks:
