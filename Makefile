@@ -15,14 +15,14 @@ NOT_ON_V2 := tests/benchmarks tests/commands tests/core tests/inject tests/k8s t
 	tests/pod/test_apps.py tests/pod/test_base_images.py tests/pod/test_component.py tests/pod/test_image.py \
 	tests/pod/test_endings.py tests/pod/test_kube.py tests/pod/test_tls.py \
 	tests/webhook tests/test_architecture.py tests/test_command_line.py tests/pprof tests/test_readme.py
-# A kernel each for two halves: a kernel that is one process seldom uses a whole core.
+# A kernel each for three parts: a kernel that is one process seldom uses a whole core.
 ON_V2 = $(VM_RUN) -t 1700 -m 3G -- $(BIN)/python -m pytest -p no:cacheprovider --durations=10
 NEW_VENV = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' && $(PYTHON) -m venv --clear
 NO_VENV = echo "A Python 3.11 or newer with venv is needed: make PYTHON=python3.11 ..., or apt-get install python3-venv" >&2
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-v2 v2-e2e v2-others vm-run programs demo bench race lock clean
+.PHONY: help setup check test test-v2 v2-e2e v2-others v2-pods vm-run programs demo bench race lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,13 +45,16 @@ test: $(STAMP) ## every test that can run here, or those of TESTS=path; names wh
 	$(BIN)/python -m pytest $(TESTS)
 
 test-v2: $(STAMP) programs ## the tests again on a small kernel with cgroup v2, where vm-run is (VM_RUN=path)
-	@$(MAKE) --no-print-directory -j2 --keep-going --output-sync=target v2-e2e v2-others
+	@$(MAKE) --no-print-directory -j3 --keep-going --output-sync=target v2-e2e v2-others v2-pods
 
 v2-e2e: vm-run
 	$(ON_V2) tests/e2e
 
 v2-others: vm-run
-	$(ON_V2) tests --ignore=tests/e2e $(NOT_ON_V2:%=--ignore=%)
+	$(ON_V2) tests --ignore=tests/e2e --ignore=tests/pod $(NOT_ON_V2:%=--ignore=%)
+
+v2-pods: vm-run
+	$(ON_V2) tests/pod $(NOT_ON_V2:%=--ignore=%)
 
 vm-run:
 	@command -v $(VM_RUN) >/dev/null || { echo "vm-run isn't on PATH: make test-v2 VM_RUN=path" >&2; exit 2; }
