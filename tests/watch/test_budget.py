@@ -11,9 +11,7 @@ import pytest
 from sidecar.core.model import Reading
 from sidecar.core.pace import CpuBudget
 from sidecar.kernel.cgroup import MemoryCgroup
-from tests.watch.test_close import Ground, Quiet, program
-
-__all__ = ["program"]
+from tests.watch.loop_ground import Ground, Quiet
 
 SAMPLE_CPU_S = 0.05
 
