@@ -38,6 +38,13 @@ def check_together(values: Mapping[str, Any]) -> None:
             f"GUARD_BRAKE {values['guard_brake']:g} must be above CRITICAL {values['critical']:g}: "
             "the brake is for what the dump at the threshold was too slow for"
         )
+    if given >= {"bucket", "dump_dir", "spool_dir"} and not values["bucket"]:
+        dumps, spool = values["dump_dir"], values["spool_dir"]
+        if dumps.is_relative_to(spool) or spool.is_relative_to(dumps):
+            raise click.UsageError(
+                f"DUMP_DIR {dumps} and SPOOL_DIR {spool} must lie apart, as each is held to a size of its own: two "
+                "folders of one volume will do"
+            )
     names_containers = given >= {"oom_group", "oom_group_containers"} and values["oom_group_containers"]
     if names_containers and values["oom_group"] != "process":
         raise click.UsageError("OOM_GROUP_CONTAINERS is set but OOM_GROUP isn't: set OOM_GROUP=process beside it")

@@ -41,6 +41,8 @@ BUSY = os.EX_TEMPFAIL
 REFUSED = os.EX_DATAERR
 
 _LOCK = ".drain.lock"
+# So many objects refused in a row make us ask whether it is the store that refuses all of them.
+_MOST_IN_A_ROW = 3
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -70,16 +72,91 @@ def drain(spool: Path, open_store: Callable[[], Store], prefix: str, report: Rep
     SpoolError when the spool does; the rest stays where it is.
     """
     queue = spool / QUEUE_FOLDER
-    refused: set[Path] = set()
+    run: _Run | None = None
     try:
-        while pending := [file for file in _scan(queue) if file not in refused]:
-            store = open_store()
-            for file in pending:
-                if not _upload(file, join_key(prefix, file.relative_to(queue).as_posix()), store, report):
-                    refused.add(file)
-        return not refused
+        while pending := [file for file in _scan(queue) if run is None or file not in run.refused]:
+            run = run or _Run(queue, open_store(), prefix, report)
+            run.upload(pending)
+        return run is None or not run.refused
     finally:
         _remove_empty_folders(queue)
+
+
+class _Run:
+    """Tells the fault of an object from the fault of the store: by what the store says, and by another object."""
+
+    def __init__(self, queue: Path, store: Store, prefix: str, report: Report) -> None:
+        self.refused: set[Path] = set()
+        self._queue = queue
+        self._store = store
+        self._prefix = prefix
+        self._report = report
+        self._refused_in_a_row = 0
+
+    def upload(self, pending: list[Path]) -> None:
+        """Upload what can be; the others are ``refused``. Raises StoreError when the store as a whole fails."""
+        for file in pending:
+            try:
+                self._upload(file)
+                self._refused_in_a_row = 0
+                continue
+            except StoreError as error:
+                failure = error
+            is_refused = isinstance(failure, ObjectRefusedError)
+            self._refused_in_a_row += 1
+            is_in_doubt = not is_refused or self._refused_in_a_row >= _MOST_IN_A_ROW
+            if is_in_doubt and (is_refused or failure.may_be_object) and self._takes_another(file, pending):
+                is_refused, is_in_doubt, self._refused_in_a_row = True, False, 0
+            self._report_failure(file, failure, is_refused=is_refused and not is_in_doubt)
+            if is_in_doubt:
+                raise failure
+            self.refused.add(file)
+
+    def _takes_another(self, file: Path, pending: list[Path]) -> bool:
+        """Whether the store takes the newest other dump, or its first file: so that one object holds up no others."""
+        others = [each for each in pending if each.parent != file.parent and each not in self.refused and each.exists()]
+        first_of_newest = next((each for each in others if each.parent == others[-1].parent), None)
+        if first_of_newest is None:
+            return False
+        try:
+            self._upload(first_of_newest)
+        except StoreError:
+            return False
+        return True
+
+    def _key(self, file: Path) -> str:
+        return join_key(self._prefix, file.relative_to(self._queue).as_posix())
+
+    def _upload(self, file: Path) -> None:
+        """Store one file and remove it. Raises StoreError."""
+        key = self._key(file)
+        try:
+            size_bytes = file.stat().st_size
+            began_s = time.monotonic()
+            self._store.put(key, file)
+            duration_s = time.monotonic() - began_s
+        except FileNotFoundError:
+            return  # the spool dropped it to make room
+        except StoreError:
+            if not file.exists():
+                return  # likewise
+            raise
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"can't remove {file} from the spool: {error.strerror}") from error
+        self._report({"event": "uploaded", "key": key, "size_bytes": size_bytes, "duration_s": round(duration_s, 3)})
+
+    def _report_failure(self, file: Path, error: StoreError, *, is_refused: bool) -> None:
+        self._report(
+            {
+                "event": "upload-failed",
+                "key": self._key(file),
+                "error": str(error),
+                "remedy": error.remedy,
+                "refused": is_refused,
+            }
+        )
 
 
 def _scan(queue: Path) -> list[Path]:
@@ -99,31 +176,6 @@ def _rank(name: str) -> int:
     if name == MANIFEST_NAME:
         return 3
     return 4 if name.startswith(OUTCOME_PREFIX) else 2
-
-
-def _upload(file: Path, key: str, store: Store, report: Report) -> bool:
-    """Store one file and remove it; False if this object is refused. Raises StoreError if the whole store fails."""
-    try:
-        size_bytes = file.stat().st_size
-        began_s = time.monotonic()
-        store.put(key, file)
-        duration_s = time.monotonic() - began_s
-    except FileNotFoundError:
-        return True  # the spool dropped it to make room
-    except StoreError as error:
-        if not file.exists():
-            return True  # likewise
-        refused = isinstance(error, ObjectRefusedError)
-        report({"event": "upload-failed", "key": key, "error": str(error), "remedy": error.remedy, "refused": refused})
-        if not refused:
-            raise
-        return False
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        raise SpoolError(f"can't remove {file} from the spool: {error.strerror}") from error
-    report({"event": "uploaded", "key": key, "size_bytes": size_bytes, "duration_s": round(duration_s, 3)})
-    return True
 
 
 def _remove_empty_folders(queue: Path) -> None:

@@ -56,12 +56,16 @@ class SpoolError(OomHeapDumperError):
 
 
 class StoreError(OomHeapDumperError):
-    """The store refused or failed. ``remedy`` says what to do; ``transient`` if a quick retry may help."""
+    """The store refused or failed. ``remedy`` says what to do; ``transient`` if a quick retry may help.
 
-    def __init__(self, message: str, *, remedy: str = "", transient: bool = False) -> None:
+    ``may_be_object`` tells that it may be this object's fault alone, which another object shows.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", transient: bool = False, may_be_object: bool = False) -> None:
         super().__init__(message)
         self.remedy = remedy
         self.transient = transient
+        self.may_be_object = may_be_object
 
 
 class NotFoundError(OomHeapDumperError):

@@ -27,7 +27,7 @@ ALLOWED = {
     "heap_encoder": {"errors"},
     "drain": {"core", "errors", "stores"},
     "uploader_process": {"drain"},
-    "inject": {"core", "errors", "option_types", "options"},
+    "inject": {"core", "errors", "option_types", "variables"},
     "webhook": {"core", "errors", "inject", "logs"},
     "watch": {
         *("core", "errors", "kernel", "stores", "settings", "logs", "pprof", "spool", "capture"),

@@ -72,11 +72,20 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 )
 def test_a_bad_setting_stops_the_start(variable: str, value: str, remedy: str, tmp_path: Path) -> None:
     """One line on stderr with the variable, the value or its mistake, and the remedy; exit code 2; no trace."""
-    done = run("watch", **{"SPOOL_DIR": str(tmp_path), "DUMP_DIR": str(tmp_path), variable: value})
+    done = run("watch", **{"SPOOL_DIR": f"{tmp_path}/spool", "DUMP_DIR": f"{tmp_path}/dumps", variable: value})
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert variable in done.stderr
     assert remedy in done.stderr
+
+
+@pytest.mark.parametrize(("spool", "dumps"), [("a", "a"), ("a", "a/dumps"), ("a/spool", "a")])
+def test_dumps_do_not_lie_in_the_spool(spool: str, dumps: str, tmp_path: Path) -> None:
+    """Stored dumps would take up the spool's room, which only waiting ones can give back."""
+    folders = {"SPOOL_DIR": f"{tmp_path}/{spool}", "DUMP_DIR": f"{tmp_path}/{dumps}"}
+    done = run("watch", **folders)
+    assert done.returncode == 2
+    assert all(f"{name} {folder}" in done.stderr for name, folder in folders.items())
 
 
 @pytest.mark.parametrize("size", ["1e9", ".5Gi", "129e6", "1500000000m", "+1Gi"])
@@ -194,7 +203,7 @@ def test_output_that_goes_nowhere_is_one_clear_line(
     arguments: tuple[str, ...], redirection: str, said: str, dumps: Path
 ) -> None:
     """A full disk, no standard output at all, one that can't be written: exit code 1 and no trace."""
-    done = redirected(redirection, *arguments, cwd=dumps, DUMP_DIR=str(dumps), SPOOL_DIR=str(dumps))
+    done = redirected(redirection, *arguments, cwd=dumps, DUMP_DIR=str(dumps), SPOOL_DIR=f"{dumps}-spool")
     lines = [line for line in done.stderr.splitlines() if not line.startswith(DUMP.rpartition("/")[2] + " is in ")]
     lines = [line for line in lines if not line.startswith("Warning: not checked")]
     assert done.returncode == 1

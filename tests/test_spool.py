@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,6 +158,44 @@ def test_a_full_disk_makes_room_whichever_call_it_fails(
     assert drops == [str(dump_id(2))]
     kept = {name.rpartition("/")[2] for name in files(tmp_path) if str(dump_id(4)) in name}
     assert kept == {"heap-8080.pb.gz", "heap-baseline-8080.pb.gz"}
+
+
+def test_a_full_disk_makes_room_for_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The snapshot is on the disk already; what lacks is the room for the folder of its dump."""
+    spool, drops = make_spool(tmp_path)
+    for n in range(1, 4):
+        spool.put(dump_id(n), "heap-8080.pb.gz", b"x" * 1000)
+    path = spool.keep_in_hand("42.raw", lambda file: file.write(b"last"), 100)
+    monkeypatch.setattr(os, "mkdir", failing(errno.ENOSPC, os.mkdir, lambda: drops, ""))
+    spool.adopt_raw_draft(dump_id(4), path)
+    assert spool.raw_draft(dump_id(4)).read_bytes() == b"last"
+    assert drops == [str(dump_id(2))]
+
+
+def test_a_dump_that_is_being_taken_is_not_dropped(tmp_path: Path) -> None:
+    """Its papers would be all that is left of it. A sibling that finds no room is refused."""
+    spool, drops = make_spool(tmp_path, size_bytes=1000)
+    siblings = [dump_id(1), replace(dump_id(1), pid=43), replace(dump_id(1), pid=44)]
+    for each in siblings[:2]:
+        spool.put(each, keys.RAW_DRAFT_NAME, b"x" * 400)
+    with pytest.raises(SpoolError, match="SPOOL_SIZE"):
+        spool.put(siblings[2], keys.RAW_DRAFT_NAME, b"x" * 400)
+    assert drops == []
+    for each in siblings[:2]:
+        spool.seal(each)
+    spool.put(dump_id(2), "heap.pb.gz", b"x" * 100)
+    spool.put(dump_id(3), "heap.pb.gz", b"x" * 150)
+    assert drops == [str(dump_id(2))], "it is in between now; the first dumps of both processes stay"
+
+
+def test_the_dump_to_come_is_the_newest(tmp_path: Path) -> None:
+    """What goes for it: of its own incident the one that was the newest before, or a whole incident before its own."""
+    spool, drops = make_spool(tmp_path, size_bytes=1000)
+    for number in (1, 2, 3):
+        spool.put(dump_id(number), "heap.pb.gz", b"x" * 450)
+    assert drops == [str(dump_id(2))]
+    spool.put(dump_id(4, "bbbbbbbb"), "heap.pb.gz", b"x" * 450)
+    assert drops[1:] == [str(dump_id(1)), str(dump_id(3))]
 
 
 def test_a_full_disk_at_the_fsync_makes_room_for_the_next_try(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,7 +33,7 @@ def plan_eviction(dumps: Iterable[HeldDump], excess_bytes: int) -> tuple[HeldDum
     for dump in dumps:
         incidents[dump.dump_id.incident].append(dump)
     for incident in incidents.values():
-        incident.sort(key=lambda dump: dump.dump_id.number)
+        incident.sort(key=lambda dump: (dump.dump_id.number, dump.dump_id.pid))
     freed_bytes = 0
     planned: list[HeldDump] = []
     for group in _expendable(list(incidents.values())):
@@ -45,15 +45,21 @@ def plan_eviction(dumps: Iterable[HeldDump], excess_bytes: int) -> tuple[HeldDum
 
 
 def _expendable(incidents: list[list[HeldDump]]) -> Iterator[list[HeldDump]]:
-    """Groups of dumps that go together, the least worth keeping first; each incident is in order of number."""
-    middles = [dump for incident in incidents for dump in incident[1:-1]]
+    """Groups of dumps that go together, the least worth keeping first; each incident is in order of number.
+
+    Dumps of several processes may share a number: each is among the first, or the newest, if any of them is.
+    """
+    ends, middles = [], []
+    for incident in incidents:
+        outermost = {incident[0].dump_id.number, incident[-1].dump_id.number}
+        ends.append([dump for dump in incident if dump.dump_id.number in outermost])
+        middles += [dump for dump in incident if dump.dump_id.number not in outermost]
     for dump in sorted(middles, key=_age):
         yield [dump]
-    ends = [[incident[0], incident[-1]] if len(incident) > 1 else incident for incident in incidents]
     ends.sort(key=lambda incident: (incident[-1].dump_id.number > 0, _age(incident[-1])))
     yield from sorted(ends[:-1], key=lambda incident: _age(incident[-1]))
 
 
 def _age(dump: HeldDump) -> tuple[object, ...]:
     """Sort key, oldest first; total, so that a plan doesn't depend on the order of its input."""
-    return (dump.dump_id.at, dump.dump_id.incident, dump.dump_id.number)
+    return (dump.dump_id.at, dump.dump_id.incident, dump.dump_id.number, dump.dump_id.pid)

@@ -8,7 +8,7 @@ from sidecar.core.quantities import parse_bytes
 from sidecar.errors import ConfigError
 from sidecar.inject.model import SIDECAR, Options
 from sidecar.inject.thresholds import Thresholds
-from sidecar.options import check_variables
+from sidecar.variables import check_variables
 
 SPOOL = f"{SIDECAR}-spool"
 DUMPS = f"{SIDECAR}-dumps"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from sidecar.core.quantities import parse_percent
-from sidecar.options import check_variable
+from sidecar.variables import check_variable
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _IMAGE = re.compile(r"[!-~]+", re.ASCII)

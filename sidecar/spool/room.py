@@ -33,9 +33,10 @@ class Room:
         self._lock = threading.Lock()
 
     def make(self, needed_bytes: int, *, dumps_may_go: bool, spared: DumpId | None = None) -> bool:
-        """Whether ``needed_bytes`` more fit, where ``dumps_may_go`` after dropping some if need be, never ``spared``.
+        """Whether ``needed_bytes`` more fit, where ``dumps_may_go`` after dropping some if need be.
 
-        Drops nothing where that wouldn't be enough.
+        Never ``spared``, the dump that grows or is to come, nor any that is still being taken. Drops nothing where that
+        wouldn't be enough.
         """
         with self._lock:
             excess = _tree_bytes(self._directory) + needed_bytes - self._size_bytes
@@ -62,24 +63,28 @@ class Room:
                     raise
 
     def _evict(self, excess_bytes: int, spared: DumpId | None) -> bool:
-        folders = {
-            folder.name: folder
-            for folder in dump_folders(self._directory / keys.QUEUE_FOLDER)
-            if spared is None or folder.name != str(spared)
-        }
+        folders: dict[DumpId, Path | None] = {}
+        for folder in dump_folders(self._directory / keys.QUEUE_FOLDER):
+            dump_id = keys.parse_dump_id(folder.name)
+            if dump_id is not None:
+                folders[dump_id] = None if _is_being_taken(folder) else folder
+        if spared is not None:
+            folders[keys.parse_dump_id(str(spared)) or spared] = None
+        # What stays counts for the order of an incident, and frees nothing.
         held = [
-            HeldDump(dump_id=dump_id, size_bytes=_tree_bytes(folder))
-            for folder in folders.values()
-            if (dump_id := keys.parse_dump_id(folder.name)) is not None
+            HeldDump(dump_id=dump_id, size_bytes=_tree_bytes(folder) if folder is not None else 0)
+            for dump_id, folder in folders.items()
         ]
         plan = plan_eviction(held, excess_bytes)
         if sum(dump.size_bytes for dump in plan) < excess_bytes:
             return False
         freed = 0
         for dump in plan:
-            folder = folders[str(dump.dump_id)]
-            shutil.rmtree(folder, ignore_errors=True)
-            if not folder.exists():
+            dropped = folders[dump.dump_id]
+            if dropped is None:
+                continue
+            shutil.rmtree(dropped, ignore_errors=True)
+            if not dropped.exists():
                 freed += dump.size_bytes
                 self._on_drop(dump.dump_id, dump.size_bytes)
         return freed >= excess_bytes
@@ -88,6 +93,13 @@ class Room:
 def dump_folders(queue: Path) -> list[Path]:
     """Folders of all dumps in a queue, also of another pod that used this directory before."""
     return [folder for folder in queue.glob("*/*/*") if folder.is_dir() and not folder.is_symlink()]
+
+
+def _is_being_taken(folder: Path) -> bool:
+    """Whether something in it isn't whole yet: what is written of the dump later would stand alone."""
+    with contextlib.suppress(OSError):
+        return any(name.startswith(".") for name in os.listdir(folder))  # noqa: PTH208 -- names alone, of each dump
+    return False
 
 
 def is_full(error: OSError) -> bool:

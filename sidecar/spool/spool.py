@@ -155,7 +155,7 @@ class Spool:
         try:
             with source.open("rb") as file:
                 os.fsync(file.fileno())
-            in_folder(target.parent, lambda: source.rename(target))
+            self._room.until_it_fits(dump_id, lambda: in_folder(target.parent, lambda: source.rename(target)))
             sync_folder(target.parent)
         except OSError as error:
             raise SpoolError(f"{source.name} can't be moved into {dump_id}: {error.strerror}") from error

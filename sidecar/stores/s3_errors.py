@@ -6,7 +6,7 @@ Amazon S3 API reference) and everything else by botocore's class. Unknown codes 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore import exceptions as boto
@@ -48,11 +48,12 @@ class S3Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rule:
-    """A remedy, a format string over the request's fields, and how far the fault reaches."""
+    """A remedy, a format string over the request's fields, and how far the fault reaches or may reach."""
 
     remedy: str
     transient: bool = False
     object_only: bool = False
+    may_be_object: bool = False
 
 
 _CREDENTIALS = (
@@ -61,15 +62,22 @@ _CREDENTIALS = (
 _SETTINGS = "mend the AWS_ variable or the AWS configuration file that it names"
 _NETWORK = "check {endpoint} (AWS_ENDPOINT_URL_S3), DNS, network policies and proxies"
 
-_ALLOW = _Rule(remedy="allow {action} on {resource}")
+_ALLOW = _Rule(remedy="allow {action} on {resource}", may_be_object=True)
 _ACCOUNT = _Rule(remedy="the store has disabled the account or bucket: ask whoever owns it")
 _KEY_ID = _Rule(remedy="{endpoint} doesn't know this AWS_ACCESS_KEY_ID: give the key of this very store")
 _EXPIRED = _Rule(remedy="the session's credentials are no longer valid: renew AWS_SESSION_TOKEN and its keys")
 _REGION = _Rule(remedy="set AWS_REGION={region} for bucket {bucket}")
 _CLOCK = _Rule(remedy="set this machine's clock (NTP): it is more than 15 minutes off the store's")
 _UNREACHABLE = _Rule(remedy=_NETWORK, transient=True)
+# A proxy may cut off, or a firewall refuse, a single large body.
+_CUT_OFF = _Rule(remedy=_NETWORK, transient=True, may_be_object=True)
 _BUSY = _Rule(remedy="the store is overloaded or failing, or {endpoint} is no S3 endpoint", transient=True)
-_DAMAGED = _Rule(remedy="the object was damaged on its way: check proxies between here and {endpoint}", transient=True)
+_FAILING = replace(_BUSY, may_be_object=True)
+_DAMAGED = _Rule(
+    remedy="the object was damaged on its way: check proxies between here and {endpoint}",
+    transient=True,
+    may_be_object=True,
+)
 _KMS = _Rule(remedy="check that S3_KMS_KEY_ID names an enabled key in the bucket's region that this role may use")
 _BUCKET = _Rule(remedy="{bucket!r} is no bucket name: 3 to 63 of a-z, 0-9, dot and hyphen, without s3:// or a path")
 _TOO_LARGE = _Rule(remedy="the store takes no object of this size", object_only=True)
@@ -102,7 +110,7 @@ _BY_CODE: dict[str, _Rule] = {
     "TemporaryRedirect": _REGION,
     "BandwidthLimitExceeded": _BUSY,
     "ConditionalRequestConflict": _BUSY,
-    "InternalError": _BUSY,
+    "InternalError": _FAILING,
     "OperationAborted": _BUSY,
     "RequestLimitExceeded": _BUSY,
     "RequestTimeout": _BUSY,
@@ -148,6 +156,8 @@ _BY_CLASS: tuple[tuple[type[BotoCoreError], _Rule], ...] = (
     (boto.ProxyConnectionError, _Rule(remedy="check HTTPS_PROXY, or name {endpoint} in NO_PROXY", transient=True)),
     (boto.EndpointConnectionError, _UNREACHABLE),
     (boto.ConnectTimeoutError, _UNREACHABLE),
+    (boto.ConnectionClosedError, _CUT_OFF),
+    (boto.ReadTimeoutError, _CUT_OFF),
     (boto.ConnectionError, _UNREACHABLE),
     (boto.HTTPClientError, _UNREACHABLE),
     (boto.IncompleteReadError, _DAMAGED),
@@ -189,7 +199,7 @@ def translate(error: Exception, request: S3Request) -> StoreError:
         remedy += ", or set PREFIX, or --prefix, where only the dumps' own prefix may be listed"
     kind = ObjectRefusedError if rule.object_only else StoreError
     message = printable(" ".join(f"{where}: {problem}".split()))
-    return kind(message, remedy=printable(remedy), transient=rule.transient)
+    return kind(message, remedy=printable(remedy), transient=rule.transient, may_be_object=rule.may_be_object)
 
 
 def status_of(error: ClientError) -> int:
@@ -201,8 +211,10 @@ def _client_error_rule(error: ClientError, code: str) -> _Rule:
     if code in _BY_CODE:
         return _BY_CODE[code]
     status = status_of(error)
-    if status >= 500 or status in (408, 429):
+    if status in (408, 429, 503):
         return _BUSY
+    if status >= 500:
+        return _FAILING
     if code.startswith("KMS."):
         return _KMS
     if status == 403:
@@ -215,7 +227,7 @@ def _client_error_rule(error: ClientError, code: str) -> _Rule:
 
 def _identity_rule(error: ClientError, code: str) -> _Rule:
     rule = _client_error_rule(error, code)
-    return rule if rule in (_BUSY, _CLOCK) else _IDENTITY
+    return rule if rule in (_BUSY, _FAILING, _CLOCK) else _IDENTITY
 
 
 def _right_region(error: ClientError) -> str:

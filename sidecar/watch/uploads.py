@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,7 +75,9 @@ class Uploads:
         self._grace_ends_s: float | None = None
         self._uploader: Uploader | None = None
         self._refused: set[str] = set()
+        self._unfinished: set[str] = set()
         self._refusing_runs = 0
+        self._is_failure_told = False
         self._limit = logs.RateLimit(interval_s=60.0)
 
     def wake(self) -> None:
@@ -144,6 +147,10 @@ class Uploads:
             self._wake.clear()
         return False
 
+    def _pending_folders(self) -> set[str]:
+        """The keys of the dumps that something is left of."""
+        return {join_key(self._prefix, name).rpartition("/")[0] for name in self._spool.pending()}
+
     def _has_others(self) -> bool:
         """Whether more than what was refused is pending."""
         return any(join_key(self._prefix, name) not in self._refused for name in self._spool.pending())
@@ -151,6 +158,9 @@ class Uploads:
     def _drain(self) -> int:
         """Run the uploader once; its exit code, 0 if the spool is empty."""
         self._refused.clear()
+        if self._unfinished:
+            self._unfinished &= self._pending_folders()
+        self._is_failure_told = False
         try:
             with self._start(self._request) as uploader:
                 self._uploader = uploader
@@ -158,15 +168,32 @@ class Uploads:
                     self._relay(report)
                 code = uploader.exit_code
         except (OSError, RuntimeError) as error:  # no memory, no further process or thread can be had
-            code = 1
+            code, self._is_failure_told = 1, True
             if self._limit.admit("start", time.monotonic()) is not None:
                 logs.event(logging.ERROR, "uploader-failed", f"the uploader can't be run: {error}")
         finally:
             self._uploader = None
+        self._report_death(code)
         if code not in (BUSY, REFUSED):
             self.consecutive_errors = 0 if code == 0 else self.consecutive_errors + 1
         self._refusing_runs = self._refusing_runs + 1 if code == REFUSED else 0
         return code
+
+    def _report_death(self, code: int) -> None:
+        """It ended without a word: most often the kernel's OOM killer took it, in the sidecar's own cgroup."""
+        if code in (0, BUSY, REFUSED) or self._is_failure_told:
+            return
+        left_out = self._limit.admit("death", time.monotonic())
+        if left_out is not None:
+            how = f"was ended by signal {-code}" if code < 0 else f"ended with {code}"
+            remedy = ": raise the sidecar's memory limit, 128Mi is enough" if code == -signal.SIGKILL else ""
+            logs.event(
+                logging.ERROR,
+                "uploader-failed",
+                f"the uploader {how} before it could say why{remedy}; what it had to store is kept and tried again",
+                exit_code=code,
+                failures_not_logged=left_out,
+            )
 
     def _relay(self, report: Report) -> None:
         """Turn the uploader's report into an event of ours."""
@@ -178,6 +205,7 @@ class Uploads:
                 self._limit.forget("outage")
             self._report_stored(report)
         elif report.get("event") == "upload-failed":
+            self._is_failure_told = True
             if report.get("refused"):
                 self._refused.add(str(report.get("key")))
             self._report_failure(report)
@@ -191,9 +219,15 @@ class Uploads:
             )
 
     def _report_stored(self, report: Report) -> None:
-        """A line for each dump when its manifest, the last of it, is stored; the single files are for debugging."""
+        """A line for each dump when its manifest, the last of it, is stored; the single files are for debugging.
+
+        Where another file of it was refused, it isn't stored before that is.
+        """
         folder, _, name = str(report["key"]).rpartition("/")
-        if name == MANIFEST_NAME:
+        if name == MANIFEST_NAME and any(key.startswith(f"{folder}/") for key in self._refused):
+            self._unfinished.add(folder)
+        elif name == MANIFEST_NAME or (folder in self._unfinished and folder not in self._pending_folders()):
+            self._unfinished.discard(folder)
             logs.event(logging.INFO, "stored", f"stored {folder}", key=folder)
         else:
             logs.event(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from itertools import groupby
 
 from hypothesis import given
@@ -56,6 +57,18 @@ def test_the_number_orders_an_incident_where_the_clock_was_set_back() -> None:
     """The first dump is number 1, even if its time is the latest."""
     dumps = [held("a", 1, 30), held("a", 2, 20), held("a", 3, 10)]
     assert names(plan_eviction(dumps, 10**9)) == ["a2"]
+
+
+def test_dumps_of_several_processes_are_first_or_newest_together() -> None:
+    """In whatever order they are listed: only what lies between all of them is in the middle."""
+    dumps = [
+        HeldDump(dump_id=replace(held("a", number, number).dump_id, pid=pid), size_bytes=10)
+        for number in (1, 2, 3)
+        for pid in (100, 200)
+    ]
+    for listed in (dumps, dumps[::-1], dumps[1::2] + dumps[::2]):
+        plan = plan_eviction(listed, 10**9)
+        assert [(dump.dump_id.number, dump.dump_id.pid) for dump in plan] == [(2, 100), (2, 200)]
 
 
 def test_notes_of_a_crash_loop_do_not_push_out_a_dump() -> None:

@@ -196,6 +196,34 @@ def test_one_refused_object_does_not_hold_up_the_others(spool: Path, make_settin
     assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
 
 
+@pytest.mark.parametrize("answer", [error(403, "AccessDenied"), error(504, ""), error(500, "InternalError")], ids=str)
+def test_an_object_that_fails_alone_does_not_hold_up_the_others(
+    spool: Path, make_settings: MakeSettings, answer: Answer
+) -> None:
+    """It looks like a failing store: a proxy that gives up on it, a firewall. That another is taken shows the truth."""
+    newest = NEW.replace("-2", "-3")
+    queue(spool, *(f"{folder}/{name}" for folder in (OLD, NEW, newest) for name in ("heap-80.pb.gz", "manifest.json")))
+    with scripted_server(lambda request: answer if request.key == f"{OLD}/heap-80.pb.gz" else Answer()) as server:
+        code, events = run(encode_request(spool, make_settings(bucket="dumps")), server.endpoint)
+    assert code == REFUSED
+    [failed] = [event for event in events if event["event"] == "upload-failed"]
+    assert (failed["key"], failed["refused"]) == (f"{OLD}/heap-80.pb.gz", True)
+    assert keys(events)[0] == f"{newest}/heap-80.pb.gz"
+    assert len(keys(events)) == 5
+    assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
+
+
+def test_a_store_that_refuses_all_is_not_asked_for_each(spool: Path, make_settings: MakeSettings) -> None:
+    """A quota answered as if each object were at fault: after a few in a row and the newest the run has failed."""
+    queue(spool, *(f"{NEW.replace('-2', f'-{number}')}/heap-80.pb.gz" for number in range(10, 60)))
+    with scripted_server(lambda _: error(400, "QuotaExceeded")) as server:
+        code, events = run(encode_request(spool, make_settings(bucket="dumps")), server.endpoint)
+        assert len(server.requests) == 4
+    assert code == 1
+    assert [event["refused"] for event in events] == [True, True, False]
+    assert len([name for name in left(spool) if name.endswith(".gz")]) == 50
+
+
 def test_a_failing_store_ends_the_run_at_once(moto: S3Endpoint, spool: Path, make_settings: MakeSettings) -> None:
     """What concerns every object isn't tried with every object; the event says what is wrong and what to do."""
     names = [f"{OLD}/heap-80.pb.gz", f"{OLD}/manifest.json", f"{NEW}/heap-80.pb.gz"]

@@ -284,6 +284,36 @@ def test_a_refused_object_is_tried_again_in_its_time(spool: Spool, store: StoreS
     assert uploads.consecutive_errors == 0
 
 
+def test_a_dump_with_a_refused_file_is_not_called_stored(spool: Spool, store: StoreSettings, events: list[str]) -> None:
+    """Its manifest is, and tells of what is still to come; when that is stored, it is."""
+    heap, papers = (f"team/{POD}/{dump_id(1)}/{name}" for name in ("heap-80.pb.gz", "manifest.json"))
+    failed = {"event": "upload-failed", "key": heap, "error": "no", "remedy": "", "refused": True}
+    stored = [{"event": "uploaded", "key": key, "size_bytes": 1, "duration_s": 0.1} for key in (papers, heap)]
+    start = Scripted(Turn(REFUSED, [failed, stored[0]]), Turn(0, [stored[1]], does=empty(spool)))
+    uploads, _ = make(spool, store, start, delay_s=0.01)
+    spool.put(dump_id(1), "heap-80.pb.gz", b"refused")
+    with running(uploads):
+        wait_until("all is stored", lambda: not spool.pending() and events.count("stored"))
+    assert events == ["upload-failed", "stored"]
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(-9, "raise the sidecar's memory limit"), (-11, "signal 11"), (1, "with 1")]
+)
+def test_an_uploader_that_dies_without_a_word_is_told_of(
+    spool: Spool, store: StoreSettings, code: int, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Most often the OOM killer has taken it, in the sidecar's own cgroup; not each time, and not where it said why."""
+    report = {"event": "upload-failed", "key": "x", "error": "it said why", "remedy": "", "refused": False}
+    start = Scripted(Turn(code), Turn(code), Turn(code, [report]))
+    uploads, pauses = make(spool, store, start, delay_s=0.01)
+    spool.put(dump_id(1), "heap-80.pb.gz", b"profile")
+    with caplog.at_level(logging.INFO, "sidecar"), running(uploads):
+        wait_until("further failures", lambda: len(pauses.asked) > 3)
+    messages = [record.getMessage() for record in caplog.records]
+    assert [told in message for message in messages] == [True, False], messages
+
+
 def test_the_end_cuts_a_pause_short(spool: Spool, store: StoreSettings) -> None:
     """The grace is for trying, not for waiting."""
     start = Scripted(Turn(code=1), Turn(code=1), Turn(does=empty(spool)))
