@@ -10,7 +10,7 @@ import contextlib
 from pathlib import Path
 
 from localpod import podman, toolchain
-from tests.goheap.programs import CELLS, NEWEST, OLDEST, build
+from tests.goheap.programs import CELLS, NEWEST, OLDEST, UNNAMED, build
 from tests.goheap.test_symbols import STATIC
 from tests.pod.conftest import build_images
 from tests.s3_servers.swift import SwiftUnavailableError, install
@@ -26,7 +26,7 @@ def main() -> None:
         go.build(module.parent)
     go.build(ROOT / "examples" / "go-memory-leak", flags=("-ldflags=-s -w",))
     go.pprof()
-    for cell in {*CELLS, *STATIC, NEWEST, OLDEST}:
+    for cell in {*CELLS, *STATIC, NEWEST, OLDEST, UNNAMED}:
         build(cell)
     with contextlib.suppress(SwiftUnavailableError):  # the tests that need it say so
         install()

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from sidecar.errors import OomHeapDumperError
-from sidecar.goheap.encode import encode
+from sidecar.goheap.buckets import View
+from sidecar.goheap.encode import Encoded, encode
 
 
 @click.command("encode")
@@ -34,16 +35,30 @@ def command(raw: Path, executable: Path, output: Path | None, view: str) -> None
     Only needed where a dump has heap-newest.raw: the sidecar was stopped, or out of memory, before it could do this.
     """
     target = output or raw.with_name(f"{raw.stem}.pb.gz")
-    part = target.with_name(f"{target.name}.part")
+    kind: View = "published" if view == "published" else "newest"
+    is_device = target.exists() and not target.is_file()  # or a pipe: it has no place for a part beside it
     try:
-        with part.open("wb") as file:
-            result = encode(raw, executable, file, "published" if view == "published" else "newest")
-        part.replace(target)
+        if is_device:
+            with target.open("wb") as file:
+                result = encode(raw, executable, file, kind)
+        else:
+            result = _encode_whole(raw, executable, target.resolve(), kind)
     except OSError as error:
         raise OomHeapDumperError(f"{error.filename or target}: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
     if result.truncated:
         click.echo(f"Warning: incomplete: {result.truncated}", err=True)
     click.echo(f"{result.samples} stacks are in {target}", err=True)
-    click.echo(f"go tool pprof -http=: {target}")
+    if not is_device:
+        click.echo(f"go tool pprof -http=: {target}")
+
+
+def _encode_whole(raw: Path, executable: Path, target: Path, view: View) -> Encoded:
+    """Write a file that appears under its name when it is whole."""
+    part = target.with_name(f"{target.name}.part")
+    try:
+        with part.open("wb") as file:
+            result = encode(raw, executable, file, view)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+    return result

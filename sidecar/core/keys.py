@@ -92,6 +92,11 @@ def safe_name(text: str, longest: int = 63) -> str:
     return _UNSAFE.sub("-", text).strip("-.")[:longest].rstrip("-.") or "unnamed"
 
 
+def safe_pod_name(text: str) -> str:
+    """The same of a pod's name, which may be longer than other names."""
+    return safe_name(text, _LONGEST_POD_NAME)
+
+
 def profile_name(kind: str, port: int | None) -> str:
     """File name of a profile in its dump, such as ``heap-8080.pb.gz``."""
     stem = kind if port is None else f"{kind}-{port}"
@@ -100,7 +105,7 @@ def profile_name(kind: str, port: int | None) -> str:
 
 def pod_path(namespace: str, pod: str) -> str:
     """Folder of a pod's dumps, below the prefix."""
-    return f"{safe_name(namespace)}/{safe_name(pod, _LONGEST_POD_NAME)}"
+    return f"{safe_name(namespace)}/{safe_pod_name(pod)}"
 
 
 def is_for_upload(parts: Sequence[str]) -> bool:

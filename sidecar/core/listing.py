@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, DumpId, join_key, parse_dump_id, safe_name
+from sidecar.core.keys import MANIFEST_NAME, OUTCOME_PREFIX, DumpId, join_key, parse_dump_id, safe_name, safe_pod_name
 from sidecar.core.quantities import parse_duration_s
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", re.ASCII)
@@ -113,13 +113,17 @@ class DumpFilter:
     @property
     def folder(self) -> str:
         """The longest folder that holds everything wanted, below the prefix."""
-        parts = [self.namespace, self.pod] if self.namespace else []
-        return join_key(*(safe_name(part) for part in parts if part))
+        if not self.namespace:
+            return ""
+        return join_key(safe_name(self.namespace), safe_pod_name(self.pod) if self.pod else "")
 
     def admits(self, dump: Dump) -> bool:
         """Whether a dump is wanted."""
-        pairs = ((self.namespace, dump.namespace), (self.pod, dump.pod), (self.container, dump.id.container))
-        named = all(wanted is None or safe_name(wanted) == actual for wanted, actual in pairs)
+        named = (
+            (self.namespace is None or safe_name(self.namespace) == dump.namespace)
+            and (self.pod is None or safe_pod_name(self.pod) == dump.pod)
+            and (self.container is None or safe_name(self.container) == dump.id.container)
+        )
         return named and (self.since is None or dump.id.at >= self.since)
 
 
@@ -149,9 +153,12 @@ def find_dumps(objects: Iterable[ObjectLike], prefix: str) -> list[Dump]:
         if _FILE_NAME.fullmatch(name):
             folders.setdefault(folder, []).append(DumpFile(name=name, size_bytes=item.size_bytes))
     dumps = [dump for folder, files in folders.items() if (dump := _dump(folder, files, prefix)) is not None]
-    endings = {dump.id.incident: dump.outcome for dump in dumps if dump.outcome is not None}
+    endings: dict[str, list[str]] = {}
+    for dump in dumps:
+        if dump.outcome is not None:
+            endings.setdefault(dump.id.incident, []).append(dump.outcome)
     return sorted(
-        (_with_outcome(dump, endings.get(dump.id.incident)) for dump in dumps),
+        (_with_outcome(dump, _decisive(endings.get(dump.id.incident, []))) for dump in dumps),
         key=lambda dump: (dump.id.at, dump.id.number, dump.key),
         reverse=True,
     )
@@ -205,7 +212,7 @@ def _dump(folder: str, files: list[DumpFile], prefix: str) -> Dump | None:
         return None
     parts = folder.removeprefix(base).split("/")
     dump_id = parse_dump_id(parts[-1])
-    if len(parts) != 3 or dump_id is None or any(safe_name(part) != part for part in parts[:2]):
+    if len(parts) != 3 or dump_id is None or [safe_name(parts[0]), safe_pod_name(parts[1])] != parts[:2]:
         return None
     files.sort(key=lambda file: file.name)
     return Dump(
@@ -214,8 +221,12 @@ def _dump(folder: str, files: list[DumpFile], prefix: str) -> Dump | None:
 
 
 def _own_outcome(files: Iterable[DumpFile]) -> str | None:
-    """What the notes of a dump say; the OOM killer's is the one that counts."""
-    endings = [match["ending"] for file in files if (match := _OUTCOME_NAME.fullmatch(file.name))]
+    """What the notes of a dump say."""
+    return _decisive(match["ending"] for file in files if (match := _OUTCOME_NAME.fullmatch(file.name)))
+
+
+def _decisive(endings: Iterable[str]) -> str | None:
+    """Of several, as where a container lived on after the kill of a child, the OOM killer's is the one that counts."""
     return max(endings, key=lambda ending: (is_oom(ending), ending), default=None)
 
 

@@ -31,6 +31,8 @@ Name = Literal[
 _LIVE_AT = 0.9
 # Of GOMEMLIMIT: from here on collections are due to it.
 _NEAR_GOMEMLIMIT = 0.85
+# Of GOMEMLIMIT: beyond this the collector has lost.
+_OVER_GOMEMLIMIT = 1.1
 # Of GOMEMLIMIT as well: live memory above it makes collections frequent.
 _WORKS_HARD_AT = 0.7
 # Of what is in use: code that has freed less than this may leak, or have done nothing before.
@@ -123,7 +125,8 @@ def _judge(f: Figures) -> tuple[Name, str, str]:
             f"{_size(f.live_after_gc)} were live after the last collection, nearly all that a limit of "
             f"{_size(f.limit)}{_gomemlimit(f)} leaves to the heap"
         )
-        return "live-heap", why, f"{_WHO_HOLDS_IT}: mend that, or raise the limit"
+        raised = "the limit, and GOMEMLIMIT with it" if f.gomemlimit_helps else "the limit"
+        return "live-heap", why, f"{_WHO_HOLDS_IT}: mend that, or raise {raised}"
     if f.gomemlimit_helps and f.gomemlimit is not None and f.runtime >= _NEAR_GOMEMLIMIT * f.gomemlimit:
         return _near_gomemlimit(f, f.gomemlimit)
     comes_late = not f.gomemlimit_helps and (f.goal is None or f.goal > GOMEMLIMIT_SHARE * f.for_the_runtime)
@@ -169,9 +172,11 @@ def _fragmented(f: Figures) -> tuple[Name, str, str]:
 
 
 def _near_gomemlimit(f: Figures, gomemlimit: int) -> tuple[Name, str, str]:
+    where = "above" if f.runtime > _OVER_GOMEMLIMIT * gomemlimit else "near"
+    held = "could not hold" if where == "above" else "holds"
     why = (
-        f"the runtime takes {_size(f.runtime)}, near GOMEMLIMIT={_size(gomemlimit)} where the collector holds it, with "
-        f"{_size(f.live_after_gc)} live after the last collection"
+        f"the runtime takes {_size(f.runtime)}, {where} GOMEMLIMIT={_size(gomemlimit)} where the collector {held} it, "
+        f"with {_size(f.live_after_gc)} live after the last collection"
     )
     if f.live_after_gc >= _WORKS_HARD_AT * f.for_the_heap:
         remedy = "raise the limit and GOMEMLIMIT with it, or use less: the profile's top says who holds it"
@@ -227,6 +232,8 @@ def _size(count: int) -> str:
 
 
 def _due(f: Figures) -> str:
+    if f.gomemlimit_helps and f.gomemlimit is not None and (f.goal is None or f.goal > f.for_the_heap):
+        return f"was due near GOMEMLIMIT={_size(f.gomemlimit)}"
     return "wasn't due at all (GOGC=off)" if f.goal is None else f"was due at {_size(f.goal)}"
 
 

@@ -88,6 +88,22 @@ class ElfFile:
         """Bytes of the file; fewer at its end."""
         return self._pread(size_bytes, offset)
 
+    def loaded(self, address: int, size_bytes: int) -> Iterator[bytes]:
+        """What the file has for a range of addresses, piece by piece. Raises `GoHeapError` if it hasn't all of it."""
+        for segment in self.segments:
+            if segment.address <= address and address + size_bytes <= segment.address + segment.file_bytes:
+                self.charge(size_bytes)
+                offset = segment.offset + address - segment.address
+                for at in range(offset, offset + size_bytes, _PIECE_BYTES):
+                    wanted_bytes = min(_PIECE_BYTES, offset + size_bytes - at)
+                    piece = self._pread(wanted_bytes, at)
+                    if len(piece) < wanted_bytes:
+                        break
+                    yield piece
+                else:
+                    return
+        raise GoHeapError(f"the executable doesn't have {size_bytes} bytes for {address:#x}")
+
     def charge(self, size_bytes: int) -> None:
         """Count what a search looks through. Raises `GoHeapError` once it is too much."""
         self._left_bytes -= size_bytes

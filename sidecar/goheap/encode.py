@@ -19,6 +19,7 @@ from sidecar.goheap.elf import ElfFile
 from sidecar.goheap.errors import GoHeapError
 from sidecar.goheap.frames import Frame
 from sidecar.goheap.layouts import PC_HEADER, PC_MAGIC, GcState, layout_of
+from sidecar.goheap.module import functions_sha256
 from sidecar.goheap.pclntab import LineTable
 from sidecar.goheap.profile import ProfileWriter
 from sidecar.goheap.proof import prove_totals
@@ -126,6 +127,10 @@ class _Executable:
             raise GoHeapError(f"{file.name} has no table of functions where the snapshot says") from error
         if (header[0], header[4]) != (PC_MAGIC, program.module.functions):
             raise GoHeapError(f"{file.name} has another table of functions than the snapshot says")
+        if program.functions_sha256 not in (None, functions_sha256(elf, program.module)):
+            raise GoHeapError(
+                f"{file.name} is another build of the program than the one that the snapshot was taken of"
+            )
 
     def at(self, address: int) -> tuple[memoryview, int]:
         """The file's content and the index in it of the byte at an address."""

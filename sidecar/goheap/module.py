@@ -5,6 +5,7 @@ The linker leaves both in every executable, also in a stripped one: the runtime 
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,13 +18,15 @@ from sidecar.goheap.layouts import PC_HEADER, PC_MAGIC
 from sidecar.goheap.memory import Memory, UnmappedError
 
 _PIECE_BYTES = 1 << 20
-_MODULE_BYTES = 400
+MODULE_BYTES = 400
 _SECTIONS = (b".gopclntab", b".data.rel.ro.gopclntab")
 _MAX_FUNCTIONS = 1 << 24
 _QUANTA = {"amd64": 1, "arm64": 4}  # bytes that a machine's instructions are multiples of
 # Offsets in moduledata; the same from 1.21 to 1.27 as far as here.
 _SLICES_AT = {"funcnametab": 8, "cutab": 32, "filetab": 56, "pctab": 80, "pclntable": 104, "ftab": 128}
 _BOUNDS_AT = 160  # minpc, maxpc, text, etext, then begin and end of noptrdata, data, bss, noptrbss
+FIRST_UNSURE = 256
+"""What comes from here on has moved between versions."""
 
 
 Range = tuple[int, int]
@@ -32,7 +35,10 @@ Range = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """Where a module's tables and variables are. All addresses are as linked: the process has them at + load bias."""
+    """Where a module's tables and variables are. All addresses are as linked: the process has them at + load bias.
+
+    ``address`` is that of the moduledata itself, 0 in snapshots of earlier versions.
+    """
 
     pclntab: int
     quantum: int
@@ -51,6 +57,7 @@ class Module:
     gofunc: int
     initialized: tuple[Range, ...]
     zeroed: tuple[Range, ...]
+    address: int = 0
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> Self:
@@ -83,6 +90,19 @@ def find_module(elf: ElfFile, memory: Memory, bias: int, gofunc_at: int) -> Modu
             if module is not None:
                 return module
     raise UnknownLayoutError("Go's table of functions (pclntab) isn't where the known versions of Go have it")
+
+
+def functions_sha256(elf: ElfFile, module: Module) -> str:
+    """A digest of the names and places of all functions, which tells programs without a build id apart.
+
+    Raises `GoHeapError` if the executable doesn't have them.
+    """
+    digest = hashlib.sha256()
+    names_bytes = max(0, module.cutab - module.funcnametab)
+    for address, size_bytes in ((module.ftab, 8 * module.functions), (module.funcnametab, names_bytes)):
+        for piece in elf.loaded(address, size_bytes):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _pclntabs(elf: ElfFile) -> Iterator[int]:
@@ -135,7 +155,7 @@ def _read_module(
 ) -> Module | None:
     """The moduledata at an address; None if its fields contradict the table that it points to."""
     try:
-        content = memory.read(address, _MODULE_BYTES)
+        content = memory.read(address, MODULE_BYTES)
     except UnmappedError:
         return None
     slices = {name: struct.unpack_from("<QQ", content, at) for name, at in _SLICES_AT.items()}
@@ -165,4 +185,5 @@ def _read_module(
         gofunc=gofunc - bias,
         initialized=ranges[:2],
         zeroed=ranges[2:],
+        address=address - bias,
     )

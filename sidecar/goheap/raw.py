@@ -35,7 +35,10 @@ class Mapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What doesn't change while a program runs. ``go_build_id`` tells whether an executable is the right one."""
+    """What doesn't change while a program runs. ``go_build_id`` tells whether an executable is the right one.
+
+    Where it has none, ``functions_sha256`` does (`module.functions_sha256`).
+    """
 
     go_version: str
     go_build_id: str | None
@@ -43,6 +46,7 @@ class Program:
     bias: int
     module: Module
     mappings: tuple[Mapping, ...]
+    functions_sha256: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +130,7 @@ def decode(raw: memoryview) -> tuple[Program, Moment, Image]:
 
 
 def _program(document: dict[str, Any]) -> Program:
-    build_id = document["go_build_id"]
+    build_id, digest = document["go_build_id"], document.get("functions_sha256")
     return Program(
         go_version=str(document["go_version"]),
         go_build_id=None if build_id is None else str(build_id),
@@ -143,6 +147,7 @@ def _program(document: dict[str, Any]) -> Program:
             )
             for entry in document["mappings"]
         ),
+        functions_sha256=None if digest is None else str(digest),
     )
 
 

@@ -16,10 +16,11 @@ from sidecar.errors import ASK_CHECK, NotPermittedError, TargetGoneError, Unread
 from sidecar.goheap import buckets, raw
 from sidecar.goheap.elf import ElfFile
 from sidecar.goheap.errors import GoHeapError, NotGoError, UnknownLayoutError
+from sidecar.goheap.inline_trees import find_trees
 from sidecar.goheap.layouts import GcState, GoLayout, RecordLayout, layout_of
 from sidecar.goheap.mappings import executable_mappings, image_of, load_bias, read_mapped_files
 from sidecar.goheap.memory import UnmappedError
-from sidecar.goheap.module import find_module
+from sidecar.goheap.module import find_module, functions_sha256
 from sidecar.goheap.process_memory import ProcessMemory
 from sidecar.goheap.proof import prove_layout, prove_totals
 from sidecar.goheap.snapshot import BucketReader, Limits
@@ -146,6 +147,8 @@ def prepare(proc: Path, pid: int) -> HeapReader:
         mapped = read_mapped_files(process)
         bias = load_bias(elf, mapped, memory)
         module = find_module(elf, memory, bias, layout.gofunc_at)
+        if not layout.known:
+            module = find_trees(memory, module, bias)
         variables = find_variables(elf, memory, module, bias)
         program = raw.Program(
             go_version=found.go_version,
@@ -154,6 +157,7 @@ def prepare(proc: Path, pid: int) -> HeapReader:
             bias=bias,
             module=module,
             mappings=tuple(executable_mappings(process, mapped, elf)),
+            functions_sha256=None if found.build_id else functions_sha256(elf, module),
         )
         reader = _proven_reader(memory, program, variables, layout)
         memory.ensure_alive()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.core.keys import DumpId, join_key, profile_name
+from sidecar.core.keys import DumpId, join_key, pod_path, profile_name
 from sidecar.core.listing import (
     Dump,
     DumpFilter,
@@ -122,6 +122,18 @@ def test_the_note_of_an_incidents_end_tells_the_outcome_of_all_its_dumps() -> No
     assert [dump.outcome for dump in find_dumps(objects, "")] == [None, "oom-killed", "oom-killed"]
 
 
+def test_a_container_that_lived_on_after_a_kill_was_killed_all_the_same() -> None:
+    """Days later it ends in peace, under the same incident: whoever looks for OOM kills must find both dumps."""
+    objects = [
+        *folder("heap.pb.gz", name=dump_name(1, number=1)),
+        *folder("heap.pb.gz", "outcome-process-oom-killed.json", name=dump_name(2, number=2)),
+        *folder("outcome-exited.json", name=dump_name(3, number=0)),
+    ]
+    for listed in (objects, objects[::-1]):
+        outcomes = {dump.id.number: dump.outcome for dump in find_dumps(listed, "")}
+        assert outcomes == {0: "exited", 1: "process-oom-killed", 2: "process-oom-killed"}
+
+
 def test_an_oom_kill_outweighs_another_ending() -> None:
     """Where several notes lie in a folder, the OOM killer's is shown."""
     notes = folder("outcome-exited.json", "outcome-oom-killed.json", "outcome-weird.json", name=dump_name(1))
@@ -160,6 +172,16 @@ def test_a_filter_compares_whole_names_and_times(wanted: DumpFilter, *, admitted
     """Every condition must hold; part of a name isn't the name."""
     dump = one(find_dumps(folder("heap.pb.gz", name=dump_name(50)), ""))
     assert wanted.admits(dump) is admitted
+
+
+@pytest.mark.parametrize("length", [63, 64, 253, 300])
+def test_dumps_of_a_pod_with_a_long_name_are_found(length: int) -> None:
+    """Pods of workflows have names of up to 253 characters, more than other names may."""
+    pod = "p" * length
+    dump = one(find_dumps(folder("heap.pb.gz", name=dump_name(1), place=pod_path("prod", pod), prefix="team"), "team"))
+    wanted = DumpFilter(namespace="prod", pod=pod)
+    assert wanted.admits(dump)
+    assert f"team/{wanted.folder}/{dump.name}" == dump.key
 
 
 def test_a_filter_spells_names_as_keys_do() -> None:

@@ -278,6 +278,36 @@ def likely(draw: st.DrawFn) -> dict[str, int | None]:
     return gc
 
 
+GROWING = {
+    "heap_marked_bytes": 150,
+    "heap_live_bytes": 370,
+    "heap_in_use_bytes": 375,
+    "mapped_ready_bytes": 385,
+    "profile_in_use_bytes": 370,
+    "profile_short_lived_bytes": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("used", "case", "said", "unsaid"),
+    [
+        (400, {**GROWING, "heap_goal_bytes": 1600}, "was due near GOMEMLIMIT=460.0MiB", "1.6GiB"),
+        (400, {**GROWING, "heap_goal_bytes": None}, "was due near GOMEMLIMIT=460.0MiB", "GOGC=off"),
+        (400, {**GROWING, "heap_goal_bytes": 300}, "was due at 300.0MiB", "due near"),
+        (505, {"heap_marked_bytes": 440}, "raise the limit, and GOMEMLIMIT with it", "due"),
+        (505, {"memory_limit_bytes": 200, "heap_marked_bytes": 100}, "above GOMEMLIMIT=200.0MiB", "near GOMEMLIMIT"),
+        (505, {}, "near GOMEMLIMIT=460.0MiB where the collector holds it", "above"),
+    ],
+)
+def test_a_gomemlimit_that_works_is_in_what_is_said(
+    used: int, case: dict[str, int | None], said: str, unsaid: str
+) -> None:
+    """It makes collections due, it goes up with the limit, and where it was passed it didn't hold."""
+    found = judge(reading(used * MIB), collector(**{"memory_limit_bytes": 460, **case}), missing=NO_GC)
+    assert said in f"{found.why}; {found.remedy}"
+    assert unsaid not in found.why
+
+
 @given(SIZES, st.none() | SIZES, SIZES, st.none() | FIGURES)
 def test_any_figures_have_a_verdict(used: int, limit: int | None, cache: int, gc: dict[str, int | None] | None) -> None:
     """A known name, one line each of reason and remedy, whatever the figures, and no error."""

@@ -30,6 +30,7 @@ VERSIONS = ("1.21", "1.22", "1.23", "1.24", "1.25", "1.26", "1.27")
 FORMS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
     "plain": ((), {}),
     "stripped": (("-ldflags=-s -w",), {}),
+    "stripped-unnamed": (("-ldflags=-s -w -buildid=",), {}),
     "pie": (("-buildmode=pie",), {}),
     "stripped-pie": (("-buildmode=pie", "-ldflags=-s -w"), {}),
     "cgo": ((), {"CGO_ENABLED": "1"}),
@@ -72,6 +73,7 @@ CELLS = tuple(
     if _ALL or cell in _FEW
 )
 NEWEST = Cell("1.27", "stripped")
+UNNAMED = Cell("1.27", "stripped-unnamed")
 OLDEST = Cell("1.21", "stripped")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,10 +12,11 @@ import pytest
 
 from localpod import toolchain
 from localpod.pprof_top import first_row
-from sidecar.goheap import prepare
+from sidecar.goheap import GoHeapError, prepare
 from sidecar.goheap.__main__ import main
+from sidecar.goheap.encode import encode
 from tests.goheap.decoded import decode_profile
-from tests.goheap.programs import NEWEST, OLDEST, Cell, Running, build
+from tests.goheap.programs import NEWEST, OLDEST, UNNAMED, Cell, Running, build
 
 PROC = Path("/proc")
 # Of the size that 50,000 stacks may take; Python itself, before it has read anything, is at 12.
@@ -132,3 +134,29 @@ def test_the_command_for_people_makes_the_same_profile(taken: Path, tmp_path: Pa
     assert wrong.returncode == 1
     assert len(wrong.stderr.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_file_of_its_own_is_written_through(taken: Path, tmp_path: Path) -> None:
+    """A link stays one, and standard output, as of kubectl exec, has the profile and nothing else."""
+    command = [sys.executable, "-m", "sidecar", "encode", str(taken / "after"), str(build(NEWEST)), "-o"]
+    (tmp_path / "link").symlink_to(tmp_path / "profile")
+    subprocess.run([*command, str(tmp_path / "link")], capture_output=True, check=True)
+    assert (tmp_path / "link").is_symlink()
+    piped = subprocess.run([*command, "/dev/stdout"], capture_output=True, check=True).stdout
+    assert decode_profile(piped) == decode_profile((tmp_path / "profile").read_bytes())
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_another_build_is_told_apart_without_a_build_id(tmp_path: Path) -> None:
+    """With ``-ldflags=-buildid=`` the functions must be the same, or the blame would be another one's."""
+    with Running(build(UNNAMED)) as program, prepare(PROC, program.pid) as reader:
+        program.tell("leak 100 1000000", "gc")
+        (tmp_path / "raw").write_bytes(reader.snapshot())
+    mine, other = build(UNNAMED), tmp_path / "other"
+    content = mine.read_bytes()
+    name = b"\0main.leak\0"
+    assert content.count(name) == 1
+    other.write_bytes(content.replace(name, b"\0main.lock\0"))
+    encode(tmp_path / "raw", mine, io.BytesIO())
+    with pytest.raises(GoHeapError, match="is another build"):
+        encode(tmp_path / "raw", other, io.BytesIO())
