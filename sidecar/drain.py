@@ -113,13 +113,13 @@ class _Run:
             self.refused.add(file)
 
     def _takes_another(self, file: Path, pending: list[Path]) -> bool:
-        """Whether the store takes the newest other dump, or its first file: so that one object holds up no others."""
-        others = [each for each in pending if each.parent != file.parent and each not in self.refused and each.exists()]
-        first_of_newest = next((each for each in others if each.parent == others[-1].parent), None)
-        if first_of_newest is None:
+        """Whether the store takes the first file of the newest other dump, else the last, a small one, of the same."""
+        rest = [each for each in pending if each != file and each not in self.refused and each.exists()]
+        if not rest:
             return False
+        newest = next((each for each in rest if each.parent == rest[-1].parent != file.parent), rest[-1])
         try:
-            self._upload(first_of_newest)
+            self._upload(newest)
         except StoreError:
             return False
         return True

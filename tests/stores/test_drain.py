@@ -213,6 +213,16 @@ def test_an_object_that_fails_alone_does_not_hold_up_the_others(
     assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
 
 
+def test_the_papers_of_a_dump_do_not_wait_for_its_profile(spool: Path, make_settings: MakeSettings) -> None:
+    """Where nothing else is there to try the store with: what a proxy cuts off is large, and they are small."""
+    queue(spool, f"{OLD}/heap-80.pb.gz", f"{OLD}/manifest.json")
+    with scripted_server(lambda request: error(504, "") if "heap" in request.key else Answer()) as server:
+        code, events = run(encode_request(spool, make_settings(bucket="dumps")), server.endpoint)
+    assert code == REFUSED
+    assert keys(events) == [f"{OLD}/manifest.json"]
+    assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
+
+
 def test_a_store_that_refuses_all_is_not_asked_for_each(spool: Path, make_settings: MakeSettings) -> None:
     """A quota answered as if each object were at fault: after a few in a row and the newest the run has failed."""
     queue(spool, *(f"{NEW.replace('-2', f'-{number}')}/heap-80.pb.gz" for number in range(10, 60)))
