@@ -63,7 +63,9 @@ def command(settings: Settings, output: str, *, skip_store: bool) -> None:
     """
     findings, general = _find(settings), []
     if not findings:
-        general.append("no other container is visible: set shareProcessNamespace: true in the pod's spec")
+        general.append(
+            "no other container is visible: none runs yet, or the pod's spec lacks shareProcessNamespace: true"
+        )
     general += [
         f"OOM_GROUP_CONTAINERS names {name!r}, but no container is named so"
         for name in settings.oom_group.containers

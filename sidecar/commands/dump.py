@@ -65,7 +65,7 @@ def _take_all(settings: Settings, spool: Spool, only: str | None) -> list[Dump]:
         raise NotFoundError(
             f"no container is named {only!r}: see oom-heap-dumper check"
             if only
-            else "no other container is visible: set shareProcessNamespace: true in the pod's spec"
+            else "no other container is visible: none runs yet, or the pod's spec lacks shareProcessNamespace: true"
         )
     endpoints = Endpoints(_PROC, settings.pprof)
     endpoints.refresh(tuple(containers), time.monotonic())

@@ -18,7 +18,7 @@ from sidecar.core.manifest import pprof_commands
 from sidecar.core.printable import printable
 from sidecar.core.verdict import line_of
 from sidecar.download import Progress, fetch
-from sidecar.errors import NotFoundError
+from sidecar.errors import NotFoundError, StoreError
 from sidecar.options import store_options
 from sidecar.stores import Store, StoreSettings, location
 
@@ -91,8 +91,7 @@ def _find(store: Store, settings: StoreSettings, key: str) -> Dump:
     if len(parts) == 1:
         matches = [dump for dump in load_dumps(store, prefix, DumpFilter()) if dump.name == parts[0]]
     else:
-        folder = "/".join(parts)
-        matches = _in_folder(store, folder) or _in_folder(store, join_key(prefix, folder))
+        matches = _by_key(store, prefix, "/".join(parts))
     if not matches:
         hint = hint_at_prefix(store, settings) if len(parts) <= 3 else ""  # a longer key has its prefix in it
         remedy = hint or ": the list command shows what there is"
@@ -100,6 +99,22 @@ def _find(store: Store, settings: StoreSettings, key: str) -> Dump:
     if len(matches) > 1:
         raise NotFoundError(f"{parts[0]} is there {len(matches)} times: give one whole key from the list command")
     return matches[0]
+
+
+def _by_key(store: Store, prefix: str, key: str) -> list[Dump]:
+    """The dump of a key that has the prefix, or hasn't; below the prefix first, as no more may be readable."""
+    below = join_key(prefix, key)
+    if not prefix or key.startswith(f"{prefix}/"):
+        return _in_folder(store, key) or _in_folder(store, below)
+    found = _in_folder(store, below)
+    if found:
+        return found
+    try:
+        return _in_folder(store, key)
+    except StoreError as error:
+        if error.transient:
+            raise
+        return []
 
 
 def _in_folder(store: Store, folder: str) -> list[Dump]:

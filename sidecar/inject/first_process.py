@@ -14,7 +14,7 @@ from sidecar.inject.pods import listing
 
 _COMMANDS = ("", "/livenessProbe/exec", "/readinessProbe/exec", "/startupProbe/exec")
 _HOOKS = ("/lifecycle/postStart/exec", "/lifecycle/preStop/exec")
-_ADDRESSES = re.compile(r"\bkill\b[^;&|\n]*[ \t]1(\s|$|[;&|])|/proc/1(/|\b)")
+_ADDRESSES = re.compile(r"\bkill\b(?:(?!\bkill\b)[^;&|\n])*[ \t]1(\s|$|[;&|])|/proc/1(/|\b)")
 _INIT_SYSTEM = re.compile(r"(.*/)?(init|systemd|s6-svscan|runit-init)")
 
 

@@ -180,11 +180,15 @@ class MemoryCgroup:
                     oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
                     oom_group=self._read_oom_group(),
                 )
-            limits = [int(limit), cgroup_files.parse_flat_keyed(stat, b"hierarchical_memory_limit") or int(limit)]
+            # The limit of a cgroup above, of the pod or of all pods, counts beside its own, or what stands in for that.
+            own = cgroup_files.limit_of(int(limit)) or self._assumed_limit_bytes
+            above = cgroup_files.limit_of(
+                cgroup_files.parse_flat_keyed(stat, b"hierarchical_memory_limit") or int(limit)
+            )
             return Reading(
                 usage_bytes=int(usage),
                 inactive_file_bytes=cgroup_files.parse_flat_keyed(stat, b"total_inactive_file") or 0,
-                limit_bytes=cgroup_files.limit_of(min(limits)) or self._assumed_limit_bytes,
+                limit_bytes=min(filter(None, (own, above)), default=None),
                 oom_kills=cgroup_files.parse_flat_keyed(events, b"oom_kill"),
                 oom_group=self._read_oom_group(),
             )

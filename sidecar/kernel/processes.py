@@ -14,11 +14,13 @@ from sidecar.core.model import Container, Process
 from sidecar.core.roll_call import Resident
 from sidecar.kernel import membership, proc_files, residents
 
-# PID 1 of a pod's shared PID namespace: Kubernetes' and podman's infra containers.
-_PAUSE_NAMES = {"pause", "catatonit"}
+# PID 1 of a pod's shared PID namespace: the infra containers of Kubernetes, podman and OpenShift.
+_PAUSE_NAMES = {"pause", "catatonit", "pod"}
 
-# A container's first process while the runtime still sets it up: it will become the app by execve.
+# A container's first process while the runtime still sets it up: it will become the app by execve. crun runs a copy of
+# itself from a descriptor (cloned_binary.c), by whose number or name the kernel calls it.
 _RUNTIME_STAGE = re.compile(r"runc:\[|crun$|youki:\[")
+_PERHAPS_CRUN = re.compile(r"\d+$|memfd:crun")
 
 # The kubelet bind-mounts the termination log from PODS/UID/containers/NAME/ID; the mount's root tells the name. Where a
 # pod has it elsewhere (terminationMessagePath), UID and ID must look like the kubelet's: a volume may be laid out so.
@@ -52,6 +54,7 @@ class ProcessTable:
         self._container_name = container_name
         self._known: dict[int, _Known] = {}
         self._names: dict[str, str] = {}
+        self._unsure: set[str] = set()
         psutil.PROCFS_PATH = str(proc)
 
     def scan(self, *, verify: bool = False) -> tuple[Container, ...]:
@@ -66,8 +69,7 @@ class ProcessTable:
             del self._known[pid]
         for pid in present:
             known = self._known.get(pid)
-            young = known is not None and time.monotonic() - known.since_s < _YOUNG_S
-            if known is not None and (not (verify or young) or self._refresh(known)):
+            if known is not None and (not (verify or self._is_young(pid)) or self._refresh(known)):
                 continue
             self._known.pop(pid, None)
             added = self._look(pid)
@@ -103,6 +105,8 @@ class ProcessTable:
         seen = residents.look_at(self._proc, pid)  # psutil's name would be out of all that it says its arguments are
         if seen is None or _RUNTIME_STAGE.match(seen.name):
             return None
+        if _PERHAPS_CRUN.match(seen.name) and self._called(pid) == "crun":
+            return None
         try:
             handle = psutil.Process(pid)
             with handle.oneshot():
@@ -121,12 +125,16 @@ class ProcessTable:
     def _whole_name(self, seen: Resident) -> str:
         if len(seen.name.encode(errors="replace")) < _CUT_AT_BYTES:
             return seen.name
-        try:
-            arguments = proc_files.read_start(self._proc / str(seen.pid) / "cmdline", _FIRST_ARGUMENT_BYTES)
-        except OSError:
-            return seen.name
-        whole = arguments.partition(b"\0")[0].rpartition(b"/")[2].decode(errors="replace")
+        whole = self._called(seen.pid)
         return whole if whole.startswith(seen.name) else seen.name
+
+    def _called(self, pid: int) -> str:
+        """The last part of a process's first argument; empty if it has none or has ended."""
+        try:
+            arguments = proc_files.read_start(self._proc / str(pid) / "cmdline", _FIRST_ARGUMENT_BYTES)
+        except OSError:
+            return ""
+        return arguments.partition(b"\0")[0].rpartition(b"/")[2].decode(errors="replace")
 
     def _cgroup_of(self, pid: int) -> str | None:
         if self._explicit:
@@ -144,6 +152,7 @@ class ProcessTable:
             if known.key not in excluded:
                 groups.setdefault(known.key, []).append(known.process)
         self._names = {key: name for key, name in self._names.items() if key in groups}
+        self._unsure &= groups.keys()
         containers = []
         for key, processes in groups.items():
             processes.sort(key=lambda process: (process.created_at_s, process.pid))
@@ -162,11 +171,21 @@ class ProcessTable:
         return excluded
 
     def _name(self, key: str, processes: list[Process], *, only: bool) -> str:
-        """The name a container got when first seen: it stays while its processes come and go."""
-        if key not in self._names:
+        """The name a container got when first seen: it stays while its processes come and go.
+
+        A container that is being set up may get its mounts later, and its name from them.
+        """
+        name = self._names.get(key)
+        if name is None or (key in self._unsure and self._is_young(processes[0].pid)):
             mounted = next(filter(None, (self._mounted_name(process.pid) for process in processes)), None)
-            self._names[key] = mounted or (self._container_name if only else None) or processes[0].name
-        return self._names[key]
+            name = mounted or name or (self._container_name if only else None) or processes[0].name
+            self._names[key] = name
+            (self._unsure.discard if mounted else self._unsure.add)(key)
+        return name
+
+    def _is_young(self, pid: int) -> bool:
+        known = self._known.get(pid)
+        return known is not None and time.monotonic() - known.since_s < _YOUNG_S
 
     def _mounted_name(self, pid: int) -> str | None:
         try:

@@ -176,9 +176,11 @@ class Loop:
         for key, target in tuple(self._targets.items()):
             surveyed = survey.get(key)
             if surveyed is not None and surveyed.life == target.surveyed.life:
-                if surveyed.source is not target.surveyed.source:
+                if surveyed.source is target.surveyed.source:
+                    target.surveyed = surveyed
+                else:
                     self._close(target)
-                target.surveyed = surveyed
+                    target.change_source(surveyed)
                 continue
             self._guarded(target, self._observe)  # its processes are gone; its cgroup may still be there to tell how
             if key in self._targets:
@@ -294,7 +296,7 @@ class Loop:
             logs.event(
                 logging.WARNING,
                 "nothing-to-watch",
-                "no other container is visible yet: the pod needs shareProcessNamespace: true",
+                "no other container is visible yet: none runs so far, or the pod lacks shareProcessNamespace: true",
             )
 
     def _keep_target(self, target: Target) -> None:

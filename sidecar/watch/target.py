@@ -90,6 +90,12 @@ class Target:
             self.killed_at_s = sample.at_s
         return True
 
+    def change_source(self, surveyed: Surveyed) -> None:
+        """Its memory is read elsewhere from now on: no figure of before, nor a counter, compares with what comes."""
+        self.surveyed = surveyed
+        self.last = self.first_oom_kills = self.kept = None
+        self.history, self.looks = SampleHistory(), Looks()
+
     def plan(self, policy: TriggerPolicy, interval_s: float, began_s: float, *, closely: bool) -> None:
         """Say when to look next, after a full sample, or a try at one, that began at ``began_s``.
 

@@ -26,6 +26,7 @@ from sidecar.uploader_process import BUSY, REFUSED, Report, UploaderProcess, enc
 _RECHECK_S = 60.0
 _GRACE_PAUSE_S = 0.5
 _TERMINATE_S = 2.0
+_TERMINATED = 128 + signal.SIGTERM
 
 
 class Uploader(Protocol):
@@ -181,7 +182,7 @@ class Uploads:
 
     def _report_death(self, code: int) -> None:
         """It ended without a word: most often the kernel's OOM killer took it, in the sidecar's own cgroup."""
-        if code in (0, BUSY, REFUSED) or self._is_failure_told:
+        if code in (0, BUSY, REFUSED, _TERMINATED) or self._is_failure_told:
             return
         left_out = self._limit.admit("death", time.monotonic())
         if left_out is not None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import boto3
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from sidecar.stores.directory import DirectoryStore
 from tests.commands.conftest import Files, Run, manifest_of, write_dump
 from tests.s3_servers import S3Endpoint
-from tests.s3_servers.scripted import Answer, Received, scripted_server
+from tests.s3_servers.scripted import Answer, Received, error, scripted_server
 
 NAME = "20261120T225012.123Z_app_pid42_k3x9-1"
 KEY = f"prod/api-0/{NAME}"
@@ -55,6 +55,25 @@ def test_a_dump_is_fetched_whole_by_any_of_its_names(run: Run, stored: Path, her
     ran = run("get", "--dump-dir", stored, key)
     assert ran.code == 0
     assert contents(here / NAME) == FILES | {"manifest.json": manifest_of(FILES)}
+
+
+def test_a_key_without_the_prefix_needs_no_more_rights_than_the_prefix(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader may list below the prefix only; also where there is no such dump, that is what is said."""
+
+    def guarded(request: Received) -> Answer:
+        listed = dict(parse_qsl(request.query)).get("prefix", "")
+        if not listed.startswith("team/"):
+            return error(403, "AccessDenied")
+        return Answer(body=b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>")
+
+    with scripted_server(guarded) as server:
+        server.endpoint.point_here(monkeypatch)
+        ran = run("get", KEY, "--bucket", "dumps", "--prefix", "team")
+    assert ran.code == 1
+    assert f"no dump {KEY}" in ran.err
+    assert "AccessDenied" not in ran.err
 
 
 def test_it_ends_with_the_lines_that_open_it(run: Run, stored: Path, here: Path) -> None:

@@ -88,6 +88,9 @@ def test_a_short_grace_period_is_warned_of() -> None:
         ({"command": ["sh", "-c", "kill 17 && echo 1; ls /proc/11"]}, None),
         ({"lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "kill $(cat pid)\nsleep 1\n"]}}}}, None),
         ({"command": ["sh", "-c", "sleep 1\nkill -HUP 1\n"]}, "command"),
+        # Of any length: the webhook reads what anybody writes.
+        ({"command": ["sh", "-c", "kill " * 200_000]}, None),
+        ({"command": ["sh", "-c", "kill 1x " * 100_000 + " 1"]}, "command"),
     ],
 )
 def test_what_counts_on_being_pid_1_is_warned_of(fields: Pod, warning: str | None) -> None:

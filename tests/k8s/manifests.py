@@ -42,13 +42,18 @@ def with_component(deployment: Manifest) -> Manifest:
     return patched
 
 
-def rendered_example() -> list[Manifest]:
-    """The component's example as kubectl renders it; skips the test where there is no kubectl."""
+def rendered(kustomization: Path) -> list[Manifest]:
+    """A kustomization as kubectl renders it; skips the test where there is no kubectl."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl isn't on PATH, so the kustomization can't be rendered")
-    command = [kubectl, "kustomize", str(K8S / "component-example")]
+    command = [kubectl, "kustomize", str(kustomization)]
     return list(yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def rendered_example() -> list[Manifest]:
+    """The component's example."""
+    return rendered(K8S / "component-example")
 
 
 def deployments() -> dict[str, Manifest]:

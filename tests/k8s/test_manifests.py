@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 from kubernetes_validate import (  # type: ignore[import-untyped]  # the package carries no types
     ValidationError,
     latest_version,
@@ -20,6 +23,7 @@ from tests.k8s.manifests import (
     load,
     of_kind,
     pod_of,
+    rendered,
     rendered_example,
     security_of,
 )
@@ -202,3 +206,19 @@ def test_kubectl_applies_the_component_as_the_tests_do() -> None:
         assert added[field] == containers_of(expected)[SIDECAR][field]
     assert rendered["volumes"] == expected["volumes"]
     assert rendered["shareProcessNamespace"] == expected["shareProcessNamespace"]
+
+
+def test_with_the_patch_for_root_the_app_stays_the_first_container(tmp_path: Path) -> None:
+    """It is the default one of kubectl, and that of other patches; a merge puts what it names in front."""
+    (block,) = re.findall(r"```yaml\n(patches:.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
+    shutil.copytree(K8S / "component", tmp_path / "component")
+    (app,) = load(K8S / "component-example" / "app.yaml")
+    app["metadata"]["name"] = "shop"
+    pod_of(app)["containers"][0]["name"] = "shop"
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay" / "app.yaml").write_text(yaml.safe_dump(app))
+    kustomization = yaml.safe_load(block) | {"resources": ["app.yaml"], "components": ["../component"]}
+    (tmp_path / "overlay" / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    pod = pod_of(of_kind(rendered(tmp_path / "overlay"), "Deployment"))
+    assert list(containers_of(pod)) == ["shop", SIDECAR]
+    assert security_of(pod, containers_of(pod)[SIDECAR])["runAsUser"] == 0

@@ -84,6 +84,13 @@ def test_a_limit_above_counts_on_v1(tmp_path: Path) -> None:
     assert MemoryCgroup(directory, 1).read().limit_bytes == 1000
 
 
+def test_a_limit_of_all_pods_is_none_of_the_containers_on_v1(tmp_path: Path) -> None:
+    """The kubelet limits all pods together to what the node has: a setting that says less isn't lost for that."""
+    directory = v1_cgroup(tmp_path / "c", usage=1, hierarchical=15 << 30)
+    assert MemoryCgroup(directory, 1, 512 << 20).read().limit_bytes == 512 << 20
+    assert MemoryCgroup(directory, 1, 16 << 30).read().limit_bytes == 15 << 30
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_no_limit_is_none_and_the_setting_stands_in(tmp_path: Path, version: cgroup_files.CgroupVersion) -> None:
     """``max`` and v1's huge number are no limit; an assumed one takes their place; a real one wins over it."""

@@ -38,6 +38,36 @@ def test_groups_by_cgroup_and_leaves_out_pause_and_us(proc: FakeProc) -> None:
     assert [process.pid for process in second.processes] == [40]
 
 
+@pytest.mark.parametrize("name", [b"pause", b"catatonit", b"pod"])
+def test_every_infra_container_is_left_out(proc: FakeProc, name: bytes) -> None:
+    """Of Kubernetes, podman and OpenShift; an app of that name isn't, which is never PID 1."""
+    proc.process(1, "0::/../pause\n", name=name)
+    proc.process(20, "0::/../a\n", name=name)
+    (container,) = ProcessTable(proc.root).scan()
+    assert container.main.pid == 20
+
+
+@pytest.mark.parametrize("name", [b"3", b"15", b"memfd:crun_clon"])
+def test_crun_at_work_is_no_app(proc: FakeProc, name: bytes) -> None:
+    """It runs from a descriptor, whose number or name the kernel shows; an app may be called so, too."""
+    proc.process(20, "0::/../a\n", name=name)
+    (proc.root / "20/cmdline").write_bytes(b"/usr/bin/crun\0init\0")
+    proc.process(30, "0::/../b\n", name=name)
+    (container,) = ProcessTable(proc.root).scan()
+    assert container.main.pid == 30
+
+
+def test_a_name_is_taken_from_mounts_that_come_later(proc: FakeProc) -> None:
+    """While a runtime sets the container up; what has its name from them keeps it."""
+    table = ProcessTable(proc.root)
+    proc.process(20, "0::/../a\n", name=b"stage")
+    assert [container.name for container in table.scan()] == ["stage"]
+    proc.process(20, "0::/../a\n", name=b"app", mountinfo=LOG_MOUNT.format("api"))
+    assert [container.name for container in table.scan()] == ["api"]
+    proc.process(20, "0::/../a\n", name=b"app")
+    assert [container.name for container in table.scan()] == ["api"]
+
+
 def test_the_kubelets_mount_tells_the_name(proc: FakeProc) -> None:
     """The pod spec's name for a container, without any help of the API server."""
     proc.process(20, "0::/../a\n", mountinfo=LOG_MOUNT.format("api"))

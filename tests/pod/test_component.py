@@ -166,7 +166,8 @@ def patch_of_the_readme() -> Manifest:
     """The sidecar's security context that k8s/README.md gives for apps whose image runs as root."""
     (block,) = re.findall(r"```yaml\n(patches:.*?)```", (K8S / "README.md").read_text(), re.DOTALL)
     (entry,) = yaml.safe_load(block)["patches"]
-    (container,) = pod_of(yaml.safe_load(entry["patch"]))["containers"]
+    app, container = pod_of(yaml.safe_load(entry["patch"]))["containers"]
+    assert app == {"name": "shop"}
     assert container.keys() == {"name", "securityContext"}
     assert container["name"] == SIDECAR
     context: Manifest = container["securityContext"]

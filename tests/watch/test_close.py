@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sidecar.core.outcome import Ending
+from sidecar.kernel.cgroup import ProcessMemory
 from tests.watch.loop_ground import Ground
 
 
@@ -32,6 +34,21 @@ def test_a_container_that_dies_was_killed(ground: Ground, program: subprocess.Po
     program.kill()
     program.wait()
     ground.count_kills(1)
+    ground.loop.close()
+    assert ground.rest.endings == [Ending.OOM_KILLED]
+
+
+def test_a_kill_is_counted_from_the_source_that_counts(tmp_path: Path, program: subprocess.Popen[bytes]) -> None:
+    """A cgroup that is readable only later begins to count then; what was read before knows no kills."""
+    ground = Ground(tmp_path, program.pid)
+    (with_cgroup,) = ground.scout.survey
+    ground.survey((replace(with_cgroup, source=ProcessMemory(Path("/proc"), lambda: (program.pid,), 64 << 20)),))
+    ground.loop.tick()
+    ground.survey((with_cgroup,))
+    ground.loop.tick()
+    ground.count_kills(1)
+    program.kill()
+    program.wait()
     ground.loop.close()
     assert ground.rest.endings == [Ending.OOM_KILLED]
 
