@@ -180,7 +180,10 @@ class ProcessTable:
             mounted = next(filter(None, (self._mounted_name(process.pid) for process in processes)), None)
             name = mounted or name or (self._container_name if only else None) or processes[0].name
             self._names[key] = name
-            (self._unsure.discard if mounted else self._unsure.add)(key)
+            if mounted:
+                self._unsure.discard(key)
+            else:
+                self._unsure.add(key)
         return name
 
     def _is_young(self, pid: int) -> bool:
