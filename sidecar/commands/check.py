@@ -19,6 +19,7 @@ from sidecar.core.trigger import threshold_bytes
 from sidecar.errors import NotPermittedError, OomHeapDumperError, StoreError
 from sidecar.guard import Guard, OomGroup
 from sidecar.kernel import cgroup, rights
+from sidecar.kernel.process_memory import ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.kernel.rights import Credentials, Right
 from sidecar.options import watch_options
@@ -186,7 +187,7 @@ def _read(settings: Settings, container: Container, problems: list[str]) -> tupl
                 finally:
                     memory.close()
         pids = settings.targets.pids or tuple(process.pid for process in container.processes)
-        source = cgroup.ProcessMemory(_PROC, lambda: pids, limit_bytes)
+        source = ProcessMemory(_PROC, lambda: pids, limit_bytes)
         return source.description, source.read()
     except OomHeapDumperError as error:
         problems.append(str(error))

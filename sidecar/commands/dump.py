@@ -20,7 +20,8 @@ from sidecar.core.trigger import Reason
 from sidecar.errors import NotFoundError, OomHeapDumperError
 from sidecar.heap_encoder import HeapEncoder
 from sidecar.kernel import cgroup
-from sidecar.kernel.cgroup import MemorySource, ProcessMemory
+from sidecar.kernel.cgroup import MemorySource
+from sidecar.kernel.process_memory import ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.options import watch_options
 from sidecar.settings import Settings

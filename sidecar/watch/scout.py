@@ -21,7 +21,8 @@ from sidecar.core.model import Container, Process
 from sidecar.core.roll_call import Resident
 from sidecar.errors import NotPermittedError, TargetGoneError
 from sidecar.kernel import cgroup, residents
-from sidecar.kernel.cgroup import MemorySource, ProcessMemory
+from sidecar.kernel.cgroup import MemorySource
+from sidecar.kernel.process_memory import ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.settings import Settings
 from sidecar.watch.cgroup_search import CgroupSearch

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from sidecar.core.model import Container, Process
 from sidecar.errors import NotPermittedError, TargetGoneError, TargetReadError
 from sidecar.kernel import cgroup, cgroup_files
-from sidecar.kernel.cgroup import MemoryCgroup, ProcessMemory
+from sidecar.kernel.cgroup import MemoryCgroup
+from sidecar.kernel.process_memory import ProcessMemory
 from tests.kernel.fake_proc import V1, V2, FakeProc, v1_cgroup, v2_cgroup
 
 DEADLINE_S = 60.0

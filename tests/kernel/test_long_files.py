@@ -15,7 +15,7 @@ import pytest
 from sidecar.core.model import Container, Process
 from sidecar.errors import NotPermittedError
 from sidecar.kernel import cgroup, environment, proc_files
-from sidecar.kernel.cgroup import ProcessMemory
+from sidecar.kernel.process_memory import ProcessMemory
 from sidecar.kernel.processes import ProcessTable
 from sidecar.settings import PprofSettings
 from sidecar.watch.port_probe import PortProbe

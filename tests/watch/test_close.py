@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.core.outcome import Ending
-from sidecar.kernel.cgroup import ProcessMemory
+from sidecar.kernel.process_memory import ProcessMemory
 from tests.watch.loop_ground import Ground
 
 

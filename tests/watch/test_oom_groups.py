@@ -10,7 +10,8 @@ import pytest
 
 from sidecar.core.model import Container
 from sidecar.guard import OomGroup
-from sidecar.kernel.cgroup import MemoryCgroup, MemorySource, ProcessMemory
+from sidecar.kernel.cgroup import MemoryCgroup, MemorySource
+from sidecar.kernel.process_memory import ProcessMemory
 from sidecar.watch.oom_groups import OomGroups
 from sidecar.watch.workers import Workers
 
