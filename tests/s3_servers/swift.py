@@ -195,7 +195,8 @@ def _await_ready(server: SwiftServer, directory: Path) -> None:
         while True:
             try:
                 if endpoint is server.http:
-                    client.create_bucket(Bucket=_BUCKET)
+                    with contextlib.suppress(client.exceptions.BucketAlreadyOwnedByYou):  # by the try before
+                        client.create_bucket(Bucket=_BUCKET)
                 client.put_object(Bucket=_BUCKET, Key="ready", Body=b"ready")
                 client.delete_object(Bucket=_BUCKET, Key="ready")
                 break
