@@ -74,10 +74,10 @@ def drain(spool: Path, open_store: Callable[[], Store], prefix: str, report: Rep
     queue = spool / QUEUE_FOLDER
     run: _Run | None = None
     try:
-        while pending := [file for file in _scan(queue) if run is None or file not in run.refused]:
+        while pending := [file for file in _scan(queue) if run is None or not run.has_failed(file)]:
             run = run or _Run(queue, open_store(), prefix, report)
             run.upload(pending)
-        return run is None or not run.refused
+        return run is None or run.retry()
     finally:
         _remove_empty_folders(queue)
 
@@ -86,15 +86,30 @@ class _Run:
     """Tells the fault of an object from the fault of the store: by what the store says, and by another object."""
 
     def __init__(self, queue: Path, store: Store, prefix: str, report: Report) -> None:
-        self.refused: set[Path] = set()
+        self._refused: set[Path] = set()
+        self._doubtful: list[Path] = []
         self._queue = queue
         self._store = store
         self._prefix = prefix
         self._report = report
         self._refused_in_a_row = 0
 
+    def has_failed(self, file: Path) -> bool:
+        """Whether it was tried in vain."""
+        return file in self._refused or file in self._doubtful
+
+    def retry(self) -> bool:
+        """Try once more what failed though the store took another; False if anything is refused in the end."""
+        for file in self._doubtful:
+            try:
+                self._upload(file)
+            except StoreError as error:
+                self._refused.add(file)
+                self._report_failure(file, error, is_refused=True)
+        return not self._refused
+
     def upload(self, pending: list[Path]) -> None:
-        """Upload what can be; the others are ``refused``. Raises StoreError when the store as a whole fails."""
+        """Upload what can be. Raises StoreError when the store as a whole fails."""
         for file in pending:
             try:
                 self._upload(file)
@@ -106,15 +121,18 @@ class _Run:
             self._refused_in_a_row += 1
             is_in_doubt = not is_refused or self._refused_in_a_row >= _MOST_IN_A_ROW
             if is_in_doubt and (is_refused or failure.may_be_object) and self._takes_another(file, pending):
-                is_refused, is_in_doubt, self._refused_in_a_row = True, False, 0
-            self._report_failure(file, failure, is_refused=is_refused and not is_in_doubt)
+                is_in_doubt, self._refused_in_a_row = False, 0
+                if not is_refused:
+                    self._doubtful.append(file)
+                    continue
+            self._report_failure(file, failure, is_refused=not is_in_doubt)
             if is_in_doubt:
                 raise failure
-            self.refused.add(file)
+            self._refused.add(file)
 
     def _takes_another(self, file: Path, pending: list[Path]) -> bool:
         """Whether the store takes the first file of the newest other dump, else the last, a small one, of the same."""
-        rest = [each for each in pending if each != file and each not in self.refused and each.exists()]
+        rest = [each for each in pending if each != file and not self.has_failed(each) and each.exists()]
         if not rest:
             return False
         newest = next((each for each in rest if each.parent == rest[-1].parent != file.parent), rest[-1])

@@ -123,10 +123,9 @@ class Loop:
         for target in tuple(self._targets.values()):
             now_s = time.monotonic()
             if now_s >= target.looks.full_due_s:
-                sample_began_s, is_extra = time.thread_time(), target.looks.is_extra
-                target.looks.is_extra = False
+                sample_began_s = time.thread_time()
                 succeeded |= self._guarded(target, self._sample)
-                samples_cpu_s += 0.0 if is_extra else time.thread_time() - sample_began_s
+                samples_cpu_s += time.thread_time() - sample_began_s
             elif now_s >= target.looks.due_s:
                 succeeded |= self._guarded(target, self._look)
         looks_cpu_s = time.thread_time() - began_s - samples_cpu_s  # the round itself included
@@ -150,7 +149,7 @@ class Loop:
             return False
         for target in self._targets.values():
             if target.surveyed.source.events_fd in events_fds:
-                target.looks.full_due_s, target.looks.is_extra = time.monotonic(), True
+                target.looks.full_due_s = time.monotonic()
         return True
 
     def _guarded(self, target: Target, act: Callable[[Target], None]) -> bool:

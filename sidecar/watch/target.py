@@ -39,11 +39,10 @@ class Looks:
     """When a target is looked at next, and what the last look saw. Times are monotonic seconds.
 
     Between two full samples only the usage is read, each ``interval_s``; from ``alert_bytes`` on a full sample follows
-    at once. ``is_extra`` tells that the next full sample is due to an event, before its time.
+    at once.
     """
 
     full_due_s: float = 0.0
-    is_extra: bool = False
     due_s: float = 0.0
     interval_s: float = 0.0
     at_s: float = 0.0

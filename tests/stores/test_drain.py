@@ -213,6 +213,22 @@ def test_an_object_that_fails_alone_does_not_hold_up_the_others(
     assert left(spool)[-1] == f"{OLD}/heap-80.pb.gz"
 
 
+def test_a_fault_that_passes_leaves_nothing_behind(spool: Path, make_settings: MakeSettings) -> None:
+    """What failed while the store took another is tried once more, as the end may be near."""
+    queue(spool, f"{OLD}/heap-80.pb.gz", f"{NEW}/heap-80.pb.gz")
+    taken: list[str] = []
+
+    def script(request: Received) -> Answer:
+        if request.key.startswith(OLD) and not taken:
+            return error(500, "InternalError")
+        taken.append(request.key)
+        return Answer()
+
+    with scripted_server(script) as server:
+        code, events = run(encode_request(spool, make_settings(bucket="dumps")), server.endpoint)
+    assert (code, left(spool), keys(events, "upload-failed")) == (0, [], [])
+
+
 def test_the_papers_of_a_dump_do_not_wait_for_its_profile(spool: Path, make_settings: MakeSettings) -> None:
     """Where nothing else is there to try the store with: what a proxy cuts off is large, and they are small."""
     queue(spool, f"{OLD}/heap-80.pb.gz", f"{OLD}/manifest.json")
