@@ -53,6 +53,10 @@ def check_together(values: Mapping[str, Any]) -> None:
 def take_store_settings(values: dict[str, Any]) -> StoreSettings:
     """Take the options of the store out of ``values``. Raises `click.UsageError`."""
     check_together(values)
+    return _store_settings(values)
+
+
+def _store_settings(values: dict[str, Any]) -> StoreSettings:
     return StoreSettings(
         bucket=values.pop("bucket"),
         prefix=values.pop("prefix").strip("/"),
@@ -123,7 +127,7 @@ def take_settings(values: dict[str, Any]) -> Settings:
             profiles=values.pop("profiles"),
         ),
         spool=SpoolSettings(directory=values.pop("spool_dir"), size_bytes=values.pop("spool_size")),
-        store=take_store_settings(values),
+        store=_store_settings(values),
         guard=GuardSettings(
             policy=GuardPolicy(
                 mode=values.pop("guard"),

@@ -41,7 +41,7 @@ BUSY = os.EX_TEMPFAIL
 REFUSED = os.EX_DATAERR
 
 _LOCK = ".drain.lock"
-# So many objects refused in a row make us ask whether it is the store that refuses all of them.
+# So many failures in a row make us ask whether it is the store that refuses all objects.
 _MOST_IN_A_ROW = 3
 
 Report = Callable[[dict[str, Any]], None]
@@ -92,20 +92,26 @@ class _Run:
         self._store = store
         self._prefix = prefix
         self._report = report
-        self._refused_in_a_row = 0
+        self._failed_in_a_row = 0
 
     def has_failed(self, file: Path) -> bool:
         """Whether it was tried in vain."""
         return file in self._refused or file in self._doubtful
 
     def retry(self) -> bool:
-        """Try once more what failed though the store took another; False if anything is refused in the end."""
+        """Try once more what failed though the store took another; False if anything is refused in the end.
+
+        Raises StoreError when the store as a whole fails meanwhile.
+        """
         for file in self._doubtful:
             try:
                 self._upload(file)
             except StoreError as error:
+                is_refused = error.may_be_object or isinstance(error, ObjectRefusedError)
+                self._report_failure(file, error, is_refused=is_refused)
+                if not is_refused:
+                    raise
                 self._refused.add(file)
-                self._report_failure(file, error, is_refused=True)
         return not self._refused
 
     def upload(self, pending: list[Path]) -> None:
@@ -113,15 +119,15 @@ class _Run:
         for file in pending:
             try:
                 self._upload(file)
-                self._refused_in_a_row = 0
+                self._failed_in_a_row = 0
                 continue
             except StoreError as error:
                 failure = error
             is_refused = isinstance(failure, ObjectRefusedError)
-            self._refused_in_a_row += 1
-            is_in_doubt = not is_refused or self._refused_in_a_row >= _MOST_IN_A_ROW
+            self._failed_in_a_row += 1
+            is_in_doubt = not is_refused or self._failed_in_a_row >= _MOST_IN_A_ROW
             if is_in_doubt and (is_refused or failure.may_be_object) and self._takes_another(file, pending):
-                is_in_doubt, self._refused_in_a_row = False, 0
+                is_in_doubt, self._failed_in_a_row = False, 0
                 if not is_refused:
                     self._doubtful.append(file)
                     continue

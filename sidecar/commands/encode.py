@@ -36,19 +36,19 @@ def command(raw: Path, executable: Path, output: Path | None, view: str) -> None
     """
     target = output or raw.with_name(f"{raw.stem}.pb.gz")
     kind: View = "published" if view == "published" else "newest"
-    is_device = target.exists() and not target.is_file()  # or a pipe: it has no place for a part beside it
+    is_file = target.is_file() or not target.exists()
     try:
-        if is_device:
+        if is_file:
+            result = _encode_whole(raw, executable, target.resolve(), kind)
+        else:  # a device or a pipe, which nothing can be put in the place of
             with target.open("wb") as file:
                 result = encode(raw, executable, file, kind)
-        else:
-            result = _encode_whole(raw, executable, target.resolve(), kind)
     except OSError as error:
         raise OomHeapDumperError(f"{error.filename or target}: {error.strerror}") from error
     if result.truncated:
         click.echo(f"Warning: incomplete: {result.truncated}", err=True)
     click.echo(f"{result.samples} stacks are in {target}", err=True)
-    if not is_device:
+    if is_file:
         click.echo(f"go tool pprof -http=: {target}")
 
 

@@ -103,11 +103,12 @@ def _find(store: Store, settings: StoreSettings, key: str) -> Dump:
 
 def _by_key(store: Store, prefix: str, key: str) -> list[Dump]:
     """The dump of a key that has the prefix, or hasn't; below the prefix first, as no more may be readable."""
+    if not prefix:
+        return _in_folder(store, key)
     below = join_key(prefix, key)
-    if not prefix or key.startswith(f"{prefix}/"):
+    if key.startswith(f"{prefix}/"):
         return _in_folder(store, key) or _in_folder(store, below)
-    found = _in_folder(store, below)
-    if found:
+    if found := _in_folder(store, below):
         return found
     try:
         return _in_folder(store, key)

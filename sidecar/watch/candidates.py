@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 from sidecar.core.backoff import Retry
 from sidecar.core.model import Container, GoProgram, Process
 from sidecar.pprof import PprofClient
-from sidecar.watch.port_probe import PortProbe
-
-new_retry = partial(Retry, first_s=2.0, last_s=600.0)
+from sidecar.watch.port_probe import PortProbe, new_retry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,9 +10,9 @@ from sidecar.errors import ASK_CHECK
 from sidecar.kernel import go_executable, sockets
 from sidecar.kernel.sockets import ListeningSocket
 from sidecar.settings import PprofSettings
-from sidecar.watch.candidates import Answering, Candidate, new_retry
+from sidecar.watch.candidates import Answering, Candidate
 from sidecar.watch.faults import Faults
-from sidecar.watch.port_probe import PortProbe
+from sidecar.watch.port_probe import PortProbe, new_retry
 from sidecar.watch.port_search import PortSearch
 from sidecar.watch.programs import Programs
 

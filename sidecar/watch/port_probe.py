@@ -19,13 +19,14 @@ from sidecar.watch.port_owner import PortOwner
 _PROBE_BUDGET_S = 3.0
 # Linux's most for one argument. Longer ones say whose a port is only as far as they are equal.
 _MOST_ARGUMENTS_BYTES = 1 << 17
-_retry = partial(Retry, first_s=2.0, last_s=600.0)
+new_retry = partial(Retry, first_s=2.0, last_s=600.0)
+"""For whatever fails with a process and its ports."""
 
 
 @dataclass(slots=True)
 class _Refused:
     reason: str = ""
-    retry: Retry = field(default_factory=_retry)
+    retry: Retry = field(default_factory=new_retry)
 
 
 class PortProbe:
